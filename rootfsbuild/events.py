@@ -1,0 +1,64 @@
+"""What a build tells while it runs: frozen values handed to a callable, rendered only by `cli`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage of the pipeline begins; `total` counts its steps or bytes, 0 when unknown."""
+
+    stage: str
+    """`metadata`, `resolve`, `fetch`, `extract`, `configure`, `finish` or `publish`."""
+    total: int = 0
+    unit: str = ""
+    """`B` for bytes, else the noun that is counted."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`amount` more bytes or steps of a stage are done."""
+
+    stage: str
+    amount: int
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class StageEnded:
+    """A stage is over."""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence for the user that `-q` silences."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A sentence that only `-v` shows."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the user should know; `weakens` names a check that was switched off, for the result's record."""
+
+    text: str
+    weakens: str = ""
+
+
+Event = StageStarted | Progress | StageEnded | Notice | Detail | Warned
+Report = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Report nothing: the default for library use and tests."""
+    del event
