@@ -1,0 +1,32 @@
+"""Where one build's archives are read from, and under which rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rootfsbuild.distro import Archive
+    from rootfsbuild.repository.fetch import Fetch
+    from rootfsbuild.repository.mirrors import Mirror
+    from rootfsbuild.repository.store import Store
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The archives of a recipe with their mirrors, and what fetching from them needs."""
+
+    archives: tuple[Archive, ...]
+    architecture: str
+    mirrors: Mapping[str, tuple[Mirror, ...]]
+    """Archive name -> mirrors in the order in which they are asked."""
+    store: Store
+    fetch: Fetch
+    now: Callable[[], float]
+    """Seconds since the epoch: freshness is always judged by the real clock."""
+    relax: frozenset[str]
+    """Names of the checks that are switched off."""
+    frozen: bool = False
+    """Whether a past moment was asked for: an old document is then what is wanted, not an attack."""
