@@ -28,6 +28,20 @@ class Reason:
     rejected: tuple[tuple[str, str], ...] = ()
     """Options of the same relation that lost: (package name, rule by which it lost)."""
 
+    def __str__(self) -> str:
+        """Return the reason in a few words."""
+        match self.why:
+            case Why.REQUESTED:
+                return f"requested: {self.detail}"
+            case Why.ESSENTIAL:
+                return "essential"
+            case Why.PRIORITY:
+                return f"priority {self.detail}"
+            case Why.DISTRIBUTION:
+                return "the distribution's choice"
+            case Why.DEPENDENCY:
+                return f"{self.by} {self.detail}"
+
 
 @dataclass(frozen=True)
 class Package:

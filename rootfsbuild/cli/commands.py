@@ -1,0 +1,139 @@
+"""The verbs: each turns parsed arguments into a call of the pipeline, and its result into output."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from rootfsbuild.cli.arguments import parse_mirrors
+from rootfsbuild.cli.progress import Terminal
+from rootfsbuild.cli.render import render_plan, render_settings, settings_document, to_json
+from rootfsbuild.events import Warned
+from rootfsbuild.manifest import describe_plan
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from rootfsbuild.pipeline import Settings
+    from rootfsbuild.recipe import Recipe
+
+
+def _build(arguments: Namespace) -> int:
+    from rootfsbuild import pipeline  # noqa: PLC0415 - each verb loads only what it needs
+
+    terminal = _terminal(arguments)
+    recipe = _load(arguments, terminal)
+    settings = _settings(arguments)
+    if arguments.dry_run:
+        plan = pipeline.make_plan(recipe, settings, terminal)
+        _print(to_json(describe_plan(plan)) if arguments.json else render_plan(plan))
+        return 0
+    target = arguments.output or os.path.join("out", recipe.name)
+    result = pipeline.build(recipe, target, settings, terminal)
+    if arguments.json:
+        _print(to_json({"output": result.target, "manifest": result.manifest, **describe_plan(result.plan)}))
+    return 0
+
+
+def _config(arguments: Namespace) -> int:
+    from rootfsbuild.recipe import effective  # noqa: PLC0415 - each verb loads only what it needs
+
+    settings = effective(arguments.recipe, _overrides(arguments))
+    _print(to_json(settings_document(settings)) if arguments.json else render_settings(settings))
+    return 0
+
+
+def _why(arguments: Namespace) -> int:
+    from rootfsbuild import pipeline  # noqa: PLC0415 - each verb loads only what it needs
+
+    terminal = _terminal(arguments)
+    recipe = _load(arguments, terminal)
+    lines = pipeline.explain(recipe, arguments.package, _settings(arguments), terminal)
+    _print(to_json({"package": arguments.package, "chain": list(lines)}) if arguments.json else "\n".join(lines))
+    return 0
+
+
+def _run(arguments: Namespace) -> int:
+    from rootfsbuild.rootfs.chroot import parse_bind, run_in_root  # noqa: PLC0415 - each verb loads only what it needs
+
+    return run_in_root(
+        arguments.root,
+        arguments.command,
+        binds=[parse_bind(word) for word in arguments.bind],
+        network=arguments.network,
+        environment=os.environ,
+    )
+
+
+def _cache(arguments: Namespace) -> int:
+    from rootfsbuild.repository.store import Store, default_cache_dir  # noqa: PLC0415 - the same
+
+    directory = arguments.cache_dir or default_cache_dir(os.environ)
+    if arguments.action == "dir":
+        _print(directory)
+        return 0
+    removed = Store(directory).prune(days=arguments.days)
+    if not arguments.quiet:
+        print(f"removed {removed.count} files, {removed.size / 1e6:.1f} MB", file=sys.stderr)  # noqa: T201
+    return 0
+
+
+def _schema(arguments: Namespace) -> int:
+    from rootfsbuild.documents.schema import recipe_schema  # noqa: PLC0415 - the same
+
+    del arguments
+    _print(to_json(recipe_schema()))
+    return 0
+
+
+COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
+    "build": _build,
+    "config": _config,
+    "why": _why,
+    "run": _run,
+    "cache": _cache,
+    "schema": _schema,
+}
+
+
+def _terminal(arguments: Namespace) -> Terminal:
+    return Terminal(quiet=arguments.quiet, verbose=arguments.verbose)
+
+
+def _overrides(arguments: Namespace) -> dict[str, object]:
+    return {"arch": arguments.arch} if arguments.arch else {}
+
+
+def _load(arguments: Namespace, terminal: Terminal) -> Recipe:
+    from rootfsbuild.recipe import load_recipe  # noqa: PLC0415 - each verb loads only what it needs
+
+    recipe = load_recipe(arguments.recipe, _overrides(arguments))
+    for warning in recipe.warnings:
+        terminal(Warned(warning))
+    return recipe
+
+
+def _settings(arguments: Namespace) -> Settings:
+    from rootfsbuild.pipeline import Settings  # noqa: PLC0415 - each verb loads only what it needs
+
+    return Settings(
+        overrides=parse_mirrors(arguments.mirror),
+        environ=os.environ,
+        now=time.time,
+        cache_dir=arguments.cache_dir or "",
+        relax=frozenset(arguments.allow),
+        force=getattr(arguments, "force", False),
+        keep=getattr(arguments, "keep", False),
+        debug_shell=getattr(arguments, "debug_shell", False),
+        script_network=getattr(arguments, "script_network", False),
+        script_timeout=getattr(arguments, "script_timeout", 0.0) or None,
+    )
+
+
+def _print(text: str) -> None:
+    # A file name that is no UTF-8 must not end a program that only wants to show it.
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+    sys.stdout.flush()

@@ -1,0 +1,161 @@
+"""Packages into a root: files laid down, database written, maintainer scripts run, a wave at a time."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from rootfsbuild.errors import PackageError
+from rootfsbuild.events import StageEnded, StageStarted
+from rootfsbuild.formats.deb.archive import open_deb
+from rootfsbuild.formats.deb.database import Unpacked, read_diversions, record_unpacked
+from rootfsbuild.formats.deb.relations import parse_relations
+from rootfsbuild.formats.deb.scripts import configure, run_preinsts
+from rootfsbuild.formats.deb.version import satisfies
+from rootfsbuild.formats.format import Blob, Ground
+from rootfsbuild.plan import Package, Plan
+from rootfsbuild.rootfs.extract import Job, extract_packages
+from rootfsbuild.rootfs.inside import edit_root
+
+# A package's files may exceed its Installed-Size, which counts in KiB and rounds per file, but not by much.
+_SLACK = 64 << 20
+_FACTOR = 4
+
+
+def split_waves(plan: Plan, blobs: Mapping[str, str]) -> tuple[tuple[Package, ...], ...]:
+    """Split what comes after the base into as few groups as Pre-Depends allows.
+
+    A package whose preinst runs before its files are laid down needs its Pre-Depends configured by then
+    (Debian Policy 7.2); without a preinst nothing of it runs that early.
+    """
+    levels: dict[str, int] = {}
+    for package in plan.packages:
+        if package.wave == 0:
+            levels[package.name] = 0
+        elif package.pre_depends and _has_preinst(package, blobs[package.name]):
+            levels[package.name] = 1 + max(levels.get(name, 0) for name in package.pre_depends)
+        else:
+            levels[package.name] = 1
+    groups = [
+        tuple(package for package in plan.packages if levels[package.name] == level)
+        for level in range(1, max(levels.values(), default=0) + 1)
+    ]
+    return tuple(group for group in groups if group)
+
+
+def install(ground: Ground, blobs: Iterable[Blob], base: bool) -> None:  # noqa: FBT001 - part of Format.install
+    """Install one wave; `base`: into an empty root, where no script can run before the files are there.
+
+    Raises PackageError, FileConflictError, ScriptError or StorageError.
+    """
+    unpacked = _install_base(ground, blobs) if base else _install_more(ground, list(blobs))
+    ground.report(StageStarted("configure", len(unpacked), "packages"))
+    configure(ground.run)
+    ground.report(StageEnded("configure"))
+
+
+def _install_base(ground: Ground, blobs: Iterable[Blob]) -> Sequence[Unpacked]:
+    unpacked = _unpack(ground, blobs, {})
+    with edit_root(ground.root) as inside:
+        record_unpacked(inside, unpacked)
+        run_preinsts(inside, _base_first(unpacked), ground.run, _dpkg_version(ground.plan))
+    return unpacked
+
+
+def _install_more(ground: Ground, blobs: Sequence[Blob]) -> Sequence[Unpacked]:
+    controls = [_read_control(package, path) for package, path in blobs]
+    with edit_root(ground.root) as inside:
+        run_preinsts(inside, controls, ground.run, _dpkg_version(ground.plan))
+        diversions = read_diversions(inside)
+    unpacked = _unpack(ground, blobs, diversions)
+    with edit_root(ground.root) as inside:
+        record_unpacked(inside, unpacked)
+    return unpacked
+
+
+def _has_preinst(package: Package, path: str) -> bool:
+    return "preinst" in _read_control(package, path).members
+
+
+def _base_first(unpacked: Sequence[Unpacked]) -> list[Unpacked]:
+    # base-passwd's preinst writes the passwd and group files that other scripts look users up in.
+    return sorted(unpacked, key=lambda package: package.name != "base-passwd")
+
+
+def _dpkg_version(plan: Plan) -> str:
+    return next((package.version for package in plan.packages if package.name == "dpkg"), "1.21.0")
+
+
+def _read_control(package: Package, path: str) -> Unpacked:
+    control = open_deb(path, package.name).control
+    _check_identity(package, control.fields)
+    return Unpacked(package.name, package.architecture, control.fields, control.files, (), {})
+
+
+def _unpack(ground: Ground, blobs: Iterable[Blob], diversions: Mapping[bytes, tuple[str, bytes]]) -> list[Unpacked]:
+    packages = {package.name: package for package in ground.plan.packages}
+    laid = extract_packages(
+        ground.root,
+        (Job(path, package.name, _limit(package)) for package, path in blobs),
+        open_deb,
+        order=tuple(packages),
+        may_replace=lambda winner, loser: _may_replace(packages[winner], packages[loser]),
+        diverted=diversions,
+        excluded=_excluder(ground.image.path_exclude, ground.image.path_keep),
+        report=ground.report,
+    )
+    unpacked = []
+    for name, package in packages.items():
+        if name not in laid:
+            continue
+        found = laid[name]
+        _check_identity(package, found.control.fields)
+        unpacked.append(
+            Unpacked(
+                name, package.architecture, found.control.fields, found.control.files, found.paths, found.conffiles
+            )
+        )
+    return unpacked
+
+
+def _limit(package: Package) -> int:
+    return package.installed_size * _FACTOR + _SLACK
+
+
+def _check_identity(package: Package, fields: bytes) -> None:
+    """Refuse a package that is not the one its index promised, however well its hash fits."""
+    for name, promised in (
+        ("Package", package.name),
+        ("Version", package.version),
+        ("Architecture", package.architecture),
+    ):
+        found = re.search(rf"^{name}:[ \t]*(\S+)".encode(), fields, re.MULTILINE | re.IGNORECASE)
+        said = found[1].decode("utf-8", "replace") if found else ""
+        if said != promised:
+            raise PackageError(
+                package.name, f"its control file says {name} {said!r}, the index {promised!r}", "control"
+            )
+
+
+def _may_replace(winner: Package, loser: Package) -> bool:
+    """Say whether `winner` declares Replaces on `loser` at its version (Debian Policy 7.6.1)."""
+    return any(
+        option.name == loser.name and (not option.operator or satisfies(loser.version, option.operator, option.version))
+        for group in parse_relations(", ".join(winner.replaces))
+        for option in group
+    )
+
+
+def _excluder(exclude: Sequence[str], keep: Sequence[str]) -> Callable[[bytes], bool] | None:
+    if not exclude:
+        return None
+    # dpkg(1), --path-exclude: shell patterns in which `*` also matches a slash; kept paths win.
+    left_out = [re.compile(fnmatch.translate(pattern)) for pattern in exclude]
+    kept = [re.compile(fnmatch.translate(pattern)) for pattern in keep]
+
+    def excluded(path: bytes) -> bool:
+        text = path.decode("utf-8", "surrogateescape")
+        return any(rule.match(text) for rule in left_out) and not any(rule.match(text) for rule in kept)
+
+    return excluded

@@ -1,0 +1,153 @@
+"""From a recipe's archives to verified indexes: one signed Release a suite, and the Packages files it proves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rootfsbuild.distro import Archive
+from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
+from rootfsbuild.events import Detail, Report
+from rootfsbuild.formats.deb.metadata import Placed, Universe, load_index
+from rootfsbuild.formats.deb.release import Release, Trusted, fetch_release
+from rootfsbuild.plan import Index, Snapshot
+from rootfsbuild.repository.fetch import Wanted
+from rootfsbuild.repository.mirrors import Mirror
+from rootfsbuild.repository.sources import Sources
+from rootfsbuild.repository.trust import Keyring, load_keyring
+
+# In the order of preference: smaller first, all of them decompressed by the standard library.
+_PACKAGES = ("Packages.xz", "Packages.gz", "Packages")
+
+# apt_preferences(5): what a Release says of itself sets the pin of its packages.
+_PIN_DEFAULT, _PIN_BUT_AUTOMATIC, _PIN_NOT_AUTOMATIC = 500, 100, 1
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Verified metadata of every archive."""
+
+    universe: Universe
+    snapshots: tuple[Snapshot, ...]
+
+
+def refresh(sources: Sources, report: Report) -> Metadata:
+    """Fetch and verify every suite of every archive.
+
+    Raises FetchError, UntrustedError or IntegrityError.
+    """
+    placed: list[Placed] = []
+    snapshots: list[Snapshot] = []
+    for archive in sources.archives:
+        keyring = load_keyring([(key.fingerprint, key.path) for key in archive.keys])
+        for suite in archive.suites:
+            snapshot, indexes = _refresh_suite(sources, archive, suite, keyring, report)
+            snapshots.append(snapshot)
+            placed += indexes
+    return Metadata(Universe(placed, sources.architecture), tuple(snapshots))
+
+
+def _refresh_suite(
+    sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report
+) -> tuple[Snapshot, list[Placed]]:
+    try:
+        return _read_suite(sources, archive, suite, keyring, report)
+    except (FetchError, IntegrityError) as error:
+        # A mirror in the middle of a push serves an index that is not its Release's: a second look is enough.
+        report(Detail(f"{archive.name} {suite}: {error}; reading its Release again"))
+        return _read_suite(sources, archive, suite, keyring, report)
+
+
+def _read_suite(
+    sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report
+) -> tuple[Snapshot, list[Placed]]:
+    relax = sources.relax | {"expired", "old", "rollback"} if sources.frozen else sources.relax
+    trusted = fetch_release(
+        archive,
+        suite,
+        sources.mirrors[archive.name],
+        sources.fetch,
+        sources.store,
+        keyring,
+        sources.now(),
+        report,
+        relax,
+    )
+    indexes = [
+        (component, _choose_index(archive, suite, component, sources.architecture, trusted.release))
+        for component in archive.components
+    ]
+    bases = _bases(trusted, sources.mirrors[archive.name])
+    wanted = [_wanted(bases, suite, index, trusted.release) for _, index in indexes]
+    paths = {found.sha256: path for found, path in sources.fetch.blobs(wanted)}
+    placed = [
+        Placed(
+            load_index(paths[index.sha256], index.sha256, sources.store.indexes),
+            archive.name,
+            trusted.release.suite or suite,
+            trusted.release.codename or suite,
+            component,
+            _pin(archive, trusted.release),
+        )
+        for component, index in indexes
+    ]
+    return _snapshot(sources, archive, suite, trusted, [index for _, index in indexes]), placed
+
+
+def _choose_index(archive: Archive, suite: str, component: str, architecture: str, release: Release) -> Index:
+    subject = f"{archive.name} {suite}"
+    for name in _PACKAGES:
+        index = release.indexes.get(f"{component}/binary-{architecture}/{name}")
+        if index is not None:
+            return index
+    have = ", ".join(release.architectures) if architecture not in release.architectures else ""
+    raise UntrustedError(
+        subject,
+        "mismatch",
+        f"its Release lists no Packages file for {component}/{architecture}"
+        + (f"; its architectures are {have}" if have else f"; its components are {', '.join(release.components)}"),
+    )
+
+
+def _bases(trusted: Trusted, mirrors: Sequence[Mirror]) -> tuple[str, ...]:
+    # The mirror that served the Release is the likeliest to hold the indexes that belong to it.
+    others = [mirror.url for mirror in mirrors if mirror.url != trusted.base]
+    return (trusted.base, *others)
+
+
+def _wanted(bases: Sequence[str], suite: str, index: Index, release: Release) -> Wanted:
+    plain = [f"{base}/dists/{suite}/{index.path}" for base in bases]
+    by_hash = [
+        f"{base}/dists/{suite}/{index.path.rpartition('/')[0]}/by-hash/SHA256/{index.sha256}"
+        for base in bases
+        if release.acquire_by_hash
+    ]
+    urls = [url for pair in zip(by_hash, plain, strict=True) for url in pair] if by_hash else plain
+    return Wanted(tuple(urls), index.size, index.sha256, f"{suite}/{index.path}")
+
+
+def _pin(archive: Archive, release: Release) -> int:
+    if archive.priority is not None:
+        return archive.priority
+    if not release.not_automatic:
+        return _PIN_DEFAULT
+    return _PIN_BUT_AUTOMATIC if release.but_automatic_upgrades else _PIN_NOT_AUTOMATIC
+
+
+def _snapshot(
+    sources: Sources, archive: Archive, suite: str, trusted: Trusted, indexes: Sequence[Index]
+) -> Snapshot:
+    return Snapshot(
+        archive=archive.name,
+        suite=suite,
+        codename=trusted.release.codename,
+        components=archive.components,
+        architecture=sources.architecture,
+        date=trusted.release.date,
+        valid_until=trusted.release.valid_until,
+        sha256=trusted.sha256,
+        signers=trusted.signers,
+        keyring=trusted.keyring,
+        indexes=tuple(indexes),
+        mirror=trusted.base,
+    )

@@ -1,0 +1,94 @@
+"""What a package format is: a record of functions, filled in by `formats/deb` and any format after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rootfsbuild.distro import Archive
+from rootfsbuild.events import Report
+from rootfsbuild.plan import Package, Plan, Request, Snapshot
+from rootfsbuild.repository.sources import Sources
+from rootfsbuild.rootfs.inside import Inside
+
+Blob = tuple[Package, str]
+"""A package and the path of its verified file."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a recipe says of the tree itself, beyond its packages."""
+
+    architecture: str
+    usr_links: tuple[str, ...]
+    """Top-level names that are links into /usr; empty when the distribution has not merged /usr."""
+    sources: str
+    """The text of the package manager's source list."""
+    hostname: str
+    """Empty: the tree has no /etc/hostname."""
+    path_exclude: tuple[str, ...] = ()
+    path_keep: tuple[str, ...] = ()
+
+
+class Completed(Protocol):
+    """How a command in the sandbox ended."""
+
+    @property
+    def status(self) -> int:
+        """Exit status, or the negated number of the signal."""
+
+    @property
+    def tail(self) -> Sequence[str]:
+        """The last lines it printed."""
+
+
+class Run(Protocol):
+    """Runs a command in the sandbox, which is opened when first needed."""
+
+    def __call__(self, argv: Sequence[str], *, extra_env: Mapping[str, str]) -> Completed:
+        """Run `argv` with the sandbox's environment and `extra_env`."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where and how packages are installed."""
+
+    root: str
+    plan: Plan
+    image: Image
+    run: Run
+    report: Report
+
+
+class Metadata(Protocol):
+    """Verified metadata of every archive, as one format reads it."""
+
+    @property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """What was trusted to say so."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """The functions that one package format contributes to the pipeline, in the order in which they are called."""
+
+    name: str
+    refresh: Callable[[Sources, Report], Metadata]
+    """Fetch and verify the signed documents and the indexes they prove."""
+    resolve: Callable[[Request, Metadata], tuple[Package, ...]]
+    """Choose packages, in install order; raises UnsatisfiableError with its explanation."""
+    why: Callable[[Sequence[Package], str], Sequence[str]]
+    """Return the chain that brought a package in, a line each."""
+    source_list: Callable[[Sequence[Archive], Mapping[str, str]], str]
+    """(archives, archive name -> URL) -> the package manager's source list for the image."""
+    prepare: Callable[[str, Image], None]
+    """Make an empty directory ready to take packages."""
+    split_waves: Callable[[Plan, Mapping[str, str]], Sequence[Sequence[Package]]]
+    """(plan, package name -> blob for those already fetched) -> what is installed after the base, in groups."""
+    environment: Callable[[int], Mapping[str, str]]
+    """Build time -> the whole environment of maintainer scripts."""
+    install: Callable[[Ground, Iterable[Blob], bool], None]
+    """(ground, packages as they arrive, whether the root is still empty) -> files, database and scripts."""
+    clean: Callable[[Inside, Plan], None]
+    """Remove what installing leaves behind and an image must not carry."""

@@ -1,0 +1,195 @@
+"""The story: a recipe becomes a plan, a plan becomes a root, a root becomes an output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rootfsbuild.distro import Archive
+from rootfsbuild.errors import RecipeError, ScriptError
+from rootfsbuild.events import Notice, Report, StageEnded, StageStarted, Warned
+from rootfsbuild.formats import FORMATS
+from rootfsbuild.formats.format import Format, Ground, Image
+from rootfsbuild.manifest import describe_result
+from rootfsbuild.outputs.output import choose_output
+from rootfsbuild.plan import Package, Plan, Request
+from rootfsbuild.recipe import Recipe
+from rootfsbuild.repository.fetch import Wanted, open_fetch
+from rootfsbuild.repository.mirrors import Mirror, find_mirrors
+from rootfsbuild.repository.sources import Sources
+from rootfsbuild.repository.store import Store, default_cache_dir
+from rootfsbuild.rootfs.hooks import copy_files, run_hooks
+from rootfsbuild.rootfs.inside import edit_root
+from rootfsbuild.rootfs.publish import Staging, open_staging
+from rootfsbuild.rootfs.sandbox import Sandbox, check_host
+from rootfsbuild.rootfs.times import clamp_times
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a call decides, as opposed to the recipe: nothing here changes the bytes of the result."""
+
+    overrides: Mapping[str, str]
+    """Archive name -> URL, from the command line."""
+    environ: Mapping[str, str]
+    now: Callable[[], float]
+    cache_dir: str = ""
+    """Empty: the store's usual place."""
+    relax: frozenset[str] = frozenset()
+    force: bool = False
+    keep: bool = False
+    debug_shell: bool = False
+    script_network: bool = False
+    script_timeout: float | None = None
+    """Seconds, None for no limit."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a build made."""
+
+    target: str
+    manifest: str
+    plan: Plan
+
+
+def make_plan(recipe: Recipe, settings: Settings, report: Report) -> Plan:
+    """Read the archives and resolve, without any privilege.
+
+    Raises FetchError, UntrustedError, IntegrityError, UnsatisfiableError or RecipeError.
+    """
+    with _open_sources(recipe, settings, report) as sources:
+        return _resolve(recipe, sources, settings, report)
+
+
+def explain(recipe: Recipe, package: str, settings: Settings, report: Report) -> Sequence[str]:
+    """Return the chain that brings a package into the recipe's plan, a line each."""
+    return _format(recipe).why(make_plan(recipe, settings, report).packages, package)
+
+
+def build(recipe: Recipe, target: str, settings: Settings, report: Report) -> Result:
+    """Build a recipe into `target`, which appears complete or not at all.
+
+    Raises any error of the family; whatever was made until then is taken down again.
+    """
+    output = choose_output(target)
+    check_host()
+    with open_staging(target, force=settings.force, keep=settings.keep) as staging:
+        with _open_sources(recipe, settings, report) as sources:
+            plan = _resolve(recipe, sources, settings, report)
+            _make_root(recipe, plan, sources, staging, settings, report)
+        report(StageStarted("publish"))
+        output.write(staging.root, staging.result, plan.epoch)
+        manifest = staging.publish(describe_result(recipe, plan))
+        report(StageEnded("publish"))
+    report(Notice(f"{target}: {len(plan.packages)} packages"))
+    return Result(target, manifest, plan)
+
+
+def _format(recipe: Recipe) -> Format:
+    return FORMATS[recipe.format]
+
+
+@contextlib.contextmanager
+def _open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator[Sources]:
+    store = Store(settings.cache_dir or default_cache_dir(settings.environ))
+    mirrors = {archive.name: _mirrors(archive, recipe, settings) for archive in recipe.archives}
+    unknown = sorted(settings.overrides.keys() - mirrors.keys())
+    if unknown:
+        report(Warned(f"--mirror {unknown[0]}: the recipe has no such archive ({', '.join(mirrors)})"))
+    with store.in_use(), open_fetch(store, report) as fetch:
+        yield Sources(
+            recipe.archives,
+            recipe.arch,
+            mirrors,
+            store,
+            fetch,
+            settings.now,
+            settings.relax,
+            frozen=recipe.snapshot is not None,
+        )
+
+
+def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirror, ...]:
+    if recipe.snapshot is not None:
+        if not archive.snapshot:
+            raise RecipeError(recipe.path, f"archive {archive.name} has no snapshot service", "snapshot")
+        url = archive.snapshot.format(archive=archive.name, timestamp=recipe.snapshot).rstrip("/")
+        return find_mirrors(
+            archive.name, [url], distro="", suites=(), overrides=settings.overrides, environ={}, host_root="/nonexistent"
+        )
+    return find_mirrors(
+        archive.name,
+        archive.mirrors,
+        distro=recipe.distro,
+        suites=archive.suites,
+        overrides=settings.overrides,
+        environ=settings.environ,
+    )
+
+
+def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Report) -> Plan:
+    format_ = _format(recipe)
+    report(StageStarted("metadata"))
+    metadata = format_.refresh(sources, report)
+    report(StageEnded("metadata"))
+    request = Request(
+        recipe.arch, recipe.variant, recipe.include, recipe.exclude, recipe.recommends, recipe.preselect
+    )
+    report(StageStarted("resolve"))
+    packages = format_.resolve(request, metadata)
+    report(StageEnded("resolve"))
+    return Plan(
+        format=format_.name,
+        distro=recipe.distro,
+        release=recipe.release,
+        architecture=recipe.arch,
+        packages=packages,
+        snapshots=metadata.snapshots,
+        epoch=_epoch(settings, [snapshot.date for snapshot in metadata.snapshots]),
+        weakened=tuple(sorted(settings.relax)),
+    )
+
+
+def _epoch(settings: Settings, dates: Sequence[int]) -> int:
+    """Return the build's time in seconds: SOURCE_DATE_EPOCH, else the newest Release's Date."""
+    text = settings.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return max(dates)
+    if not text.isascii() or not text.isdigit():
+        raise RecipeError("SOURCE_DATE_EPOCH", f"{text!r} is no time", expected="whole seconds since 1970")
+    return int(text)
+
+
+def _make_root(
+    recipe: Recipe, plan: Plan, sources: Sources, staging: Staging, settings: Settings, report: Report
+) -> None:
+    format_ = _format(recipe)
+    image = Image(
+        architecture=recipe.arch,
+        usr_links=recipe.usr_links if recipe.merged_usr else (),
+        sources=format_.source_list(recipe.archives, recipe.apt_sources),
+        hostname=recipe.hostname or "",
+        path_exclude=recipe.path_exclude,
+        path_keep=recipe.path_keep,
+    )
+    format_.prepare(staging.root, image)
+    sandbox = Sandbox(
+        root=staging.root,
+        environment=format_.environment(plan.epoch),
+        network=settings.script_network,
+        timeout=settings.script_timeout,
+    )
+    with _blame_to_shell(sandbox, settings, report), sandbox.open(log=staging.log) as session:
+        ground = Ground(staging.root, plan, image, session.run, report)
+        _install(format_, ground, sources, report)
+        copy_files(staging.root, recipe.files)
+        run_hooks(recipe.hooks, "configured", staging.root, session.run, staging.log, settings.environ, report)
+    report(StageStarted("finish"))
+    with edit_root(staging.root) as inside:
+        format_.clean(inside, plan)
+    run_hooks(recipe.hooks, "finished", staging.root, sandbox.run, staging.log, settings.environ, report)
+    clamp_times(staging.root, plan.epoch)
+    report(StageEnded("finish"))

@@ -1,0 +1,83 @@
+"""What a recipe adds to a root by hand: files copied in, commands run at named stages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rootfsbuild.errors import RecipeError, ScriptError
+from rootfsbuild.events import Notice, Report
+from rootfsbuild.recipe import FileToCopy, Hook
+from rootfsbuild.rootfs.inside import Inside, edit_root
+
+_TAIL_LINES = 20
+
+
+def copy_files(root: str, files: Sequence[FileToCopy]) -> None:
+    """Copy files and directory trees from the host into the root; links in the root never lead out of it.
+
+    Raises RecipeError for a source that does not exist.
+    """
+    with edit_root(root) as inside:
+        for item in files:
+            if not os.path.exists(item.source):
+                raise RecipeError(item.source, "no such file", f"files.{item.target!r}", expected="a file to copy in")
+            _copy(inside, item.source, item.target, item.mode)
+
+
+def _copy(inside: Inside, source: str, target: str, mode: int | None) -> None:
+    if os.path.isdir(source):
+        inside.make_directory(target, os.stat(source).st_mode & 0o755)
+        for name in sorted(os.listdir(source)):
+            _copy(inside, os.path.join(source, name), f"{target.rstrip('/')}/{name}", mode)
+        return
+    with open(source, "rb") as file:
+        data = file.read()
+    # Of the host's mode only "may be executed" is meant; who may read it is not the checkout's umask's affair.
+    executable = os.stat(source).st_mode & 0o100
+    inside.write(target, data, mode if mode is not None else 0o755 if executable else 0o644)
+
+
+def run_hooks(
+    hooks: Sequence[Hook],
+    stage: str,
+    root: str,
+    run_inside: Callable[[], Callable[..., Any]],
+    log: Callable[[bytes], None],
+    environment: Mapping[str, str],
+    report: Report,
+) -> None:
+    """Run the hooks of one stage in order, in the sandbox or on the host with ROOTFSBUILD_ROOT set.
+
+    Raises ScriptError for the first that fails.
+    """
+    for number, hook in enumerate(hooks, start=1):
+        if hook.stage != stage:
+            continue
+        report(Notice(f"Hook {number} ({stage}, {'inside' if hook.inside else 'outside'})"))
+        if hook.inside:
+            done = run_inside()(["/bin/sh", "-e", "-c", hook.run], extra_env={})
+            status, tail = done.status, tuple(done.tail)
+        else:
+            status, tail = _run_outside(hook.run, root, log, environment)
+        if status:
+            raise ScriptError("", f"hook {number} ({stage})", status, tail)
+
+
+def _run_outside(
+    command: str, root: str, log: Callable[[bytes], None], environment: Mapping[str, str]
+) -> tuple[int, tuple[str, ...]]:
+    shell = shutil.which("sh") or "/bin/sh"
+    done = subprocess.run(  # noqa: S603 - running the user's own command is what an outside hook is
+        [shell, "-e", "-c", command],
+        env={**environment, "ROOTFSBUILD_ROOT": root},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    log(done.stdout)
+    return done.returncode, tuple(done.stdout.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:])
