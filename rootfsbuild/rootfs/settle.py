@@ -1,0 +1,204 @@
+"""Decide, once every package has been laid, what the plan's order would have left where several met.
+
+Which process came first is chance; the plan's order is not. dpkg, unpacking one package after the other, lets a
+later package take over a path from one that it Replaces, keeps the earlier package's if that one Replaces the later,
+and refuses otherwise (Debian Policy 7.6). A directory that several packages ship has the mode, owner and time that
+the first of them gives it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rootfsbuild.errors import FileConflictError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rootfsbuild.rootfs.lay import Traces
+
+MayReplace = Callable[[str, str], bool]
+"""(loser, winner): whether the winner's Replaces lets it have the loser's files."""
+
+_HINT = "report it to the distribution, or exclude one of the two packages"
+
+
+@dataclass
+class Settlement:
+    """What is left to do inside the root, and what it means for the packages."""
+
+    unlink: list[bytes] = field(default_factory=list)
+    rename: list[tuple[bytes, bytes]] = field(default_factory=list)
+    directories: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """(canonical path, `mode:uid:gid:mtime`)."""
+    taken: dict[str, set[bytes]] = field(default_factory=dict)
+    """Package → its paths that a later one took over."""
+
+
+def settle(laid: Sequence[tuple[str, Traces]], may_replace: MayReplace, touched: int | None) -> Settlement:
+    """Return what turns the tree as laid into the tree as planned; `laid` is in plan order.
+
+    `touched` is the time, in ns, for directories into which anything but a directory was laid (dpkg leaves the
+    moment of unpacking there); with None they too have the time that their first package gives them. Raises
+    FileConflictError, the same whichever package came first.
+    """
+    result = Settlement()
+    _check_links(laid)
+    collided = {where for _, traces in laid for _, where, _ in traces.collisions}
+    if collided:
+        _judge(laid, collided, may_replace, result)
+    _date(laid, touched, result)
+    return result
+
+
+def canonical(traces: Traces, path: bytes) -> bytes:
+    """Return where a package's path, not a directory, was wanted."""
+    if path in traces.moved:
+        return traces.moved[path]
+    head, slash, name = path.rpartition(b"/")
+    return traces.aliases.get(head, head) + slash + name if slash else path
+
+
+def clash(
+    laid: Sequence[tuple[str, Traces]], package: str, rank: int, where: bytes
+) -> FileConflictError | None:
+    """Return the error for a directory of `package` whose path another package has as something else."""
+    for other_rank, (other, traces) in enumerate(laid):
+        if any(not path.endswith(b"/") and canonical(traces, path) == where for path in traces.paths):
+            first, second = (other, package) if other_rank < rank else (package, other)
+            return _conflict(where, first, second)
+    return None
+
+
+def carry_out(settlement: Settlement) -> None:
+    """Do what was decided, below the current directory: for the confined process only."""
+    for path in settlement.unlink:
+        os.unlink(path)
+    for source, target in settlement.rename:
+        os.rename(source, target)
+    for path, wanted in settlement.directories:
+        _set_directory(path or b".", wanted)
+
+
+def _set_directory(path: bytes, wanted: bytes) -> None:
+    octal, uid, gid, mtime = wanted.split(b":")
+    mode, owner, time = int(octal, 8), (int(uid), int(gid)), int(mtime)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return  # excluded, and nothing below it was wanted
+    if not stat.S_ISDIR(found.st_mode):
+        return
+    if (found.st_uid, found.st_gid) != owner:
+        os.chown(path, *owner, follow_symlinks=False)
+    if stat.S_IMODE(found.st_mode) != mode:
+        os.chmod(path, mode)
+    os.utime(path, ns=(time, time), follow_symlinks=False)
+
+
+def _judge(
+    laid: Sequence[tuple[str, Traces]], collided: set[bytes], may_replace: MayReplace, result: Settlement
+) -> None:
+    aside = {
+        (rank, path): temp for rank, (_, traces) in enumerate(laid) for path, _, temp in traces.collisions
+    }
+    for where, claims in sorted(_claims(laid, collided).items()):
+        owner = claims[0]
+        for claim in claims[1:]:
+            loser, winner = _duel(where, laid, owner, claim, may_replace)
+            owner = winner
+            if winner is claim:
+                result.taken.setdefault(laid[loser[0]][0], set()).add(loser[1])
+        temps = [(claim, aside[claim]) for claim in claims if claim in aside]
+        result.unlink += [temp for claim, temp in temps if claim != owner]
+        result.rename += [(temp, where) for claim, temp in temps if claim == owner]
+
+
+def _claims(laid: Sequence[tuple[str, Traces]], collided: set[bytes]) -> dict[bytes, list[tuple[int, bytes]]]:
+    """Return, for each path that is contested, (rank, path as written) of everyone who wants it, in plan order."""
+    claims: dict[bytes, list[tuple[int, bytes]]] = {where: [] for where in collided}
+    for rank, (package, traces) in enumerate(laid):
+        absent = set(traces.absent)
+        for path in traces.paths:
+            if path.endswith(b"/"):
+                written = path[:-1]
+                where = traces.aliases.get(written, written)
+                if where in collided:
+                    raise _directory_conflict(laid, rank, where)
+            elif path not in absent and (where := canonical(traces, path)) in collided:
+                if any(other == rank for other, _ in claims[where]):
+                    raise _conflict(where, package, package)
+                claims[where].append((rank, path))
+    return claims
+
+
+def _duel(
+    where: bytes,
+    laid: Sequence[tuple[str, Traces]],
+    earlier: tuple[int, bytes],
+    later: tuple[int, bytes],
+    may_replace: MayReplace,
+) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
+    first, second = laid[earlier[0]][0], laid[later[0]][0]
+    if may_replace(first, second):
+        return earlier, later
+    if may_replace(second, first):
+        return later, earlier
+    raise _conflict(where, first, second)
+
+
+def _check_links(laid: Sequence[tuple[str, Traces]]) -> None:
+    """Refuse what depends on who came first: a path that is a symlink in one package and a directory in another.
+
+    In plan order the outcome is defined: the first of the two decides (Debian Policy 6.6). Where chance decided
+    otherwise, nothing that was laid below that path is where it belongs.
+    """
+    linked = {where: rank for rank, (_, traces) in enumerate(laid) for where in traces.links}
+    for rank, (package, traces) in enumerate(laid):
+        for where in traces.followed:
+            if linked.get(where, -1) > rank:
+                raise _conflict(where, package, laid[linked[where]][0])
+        for where in traces.yielded:
+            made = _first_with_directory(laid, where)
+            if made is not None and made > rank:
+                raise _conflict(where, package, laid[made][0])
+
+
+def _first_with_directory(laid: Sequence[tuple[str, Traces]], where: bytes) -> int | None:
+    for rank, (_, traces) in enumerate(laid):
+        for path in traces.paths:
+            if path.endswith(b"/") and traces.aliases.get(path[:-1], path[:-1]) == where:
+                return rank
+    return None
+
+
+def _directory_conflict(laid: Sequence[tuple[str, Traces]], rank: int, where: bytes) -> FileConflictError:
+    for other, (package, traces) in enumerate(laid):
+        if any(where == taken for _, taken, _ in traces.collisions):
+            first, second = sorted((rank, other))
+            return _conflict(where, laid[first][0], laid[second][0])
+    return _conflict(where, laid[rank][0], laid[rank][0])
+
+
+def _conflict(where: bytes, first: str, second: str) -> FileConflictError:
+    return FileConflictError("/" + os.fsdecode(where), first, second, hint=_HINT)
+
+
+def _date(laid: Iterable[tuple[str, Traces]], touched: int | None, result: Settlement) -> None:
+    wanted: dict[bytes, bytes] = {}
+    filled: set[bytes] = set()
+    for _, traces in laid:
+        aliases: Mapping[bytes, bytes] = traces.aliases
+        metadata = iter(traces.directories)
+        for path in traces.paths:
+            if path.endswith(b"/"):
+                written = path[:-1]
+                wanted.setdefault(aliases.get(written, written), next(metadata))
+            elif touched is not None:
+                filled.add(canonical(traces, path).rpartition(b"/")[0])
+    for path, given in wanted.items():
+        if path in filled:
+            given = given.rpartition(b":")[0] + b":%d" % (touched or 0)  # noqa: PLW2901 - the one exception to it
+        result.directories.append((path, given))
