@@ -75,6 +75,8 @@ class Placeholder:
 
 def check_mount_points(root: str) -> None:
     """Refuse a root whose /proc, /sys, /dev, /run or /tmp is missing or is anything but a directory."""
+    if not os.path.isdir(root):
+        raise PackageError(root, "is not a directory, so nothing can run in it")
     for name in MOUNT_POINTS:
         try:
             mode = os.lstat(os.path.join(root, name)).st_mode
@@ -283,8 +285,11 @@ def _make(path: str, *, directory: bool) -> None:
 def remove(made: Sequence[Placeholder]) -> None:
     """Remove what `enter` made, unless someone has put something of their own in its place.
 
-    The directory's times are put back if nothing else has changed in it.
+    The directory's times are put back if nothing else has changed in it. Nothing else may run in the sandbox
+    any more: all its mounts are detached first, as what is mounted on cannot be removed.
     """
+    if made:
+        unmount("/")
     for placeholder in reversed(made):
         try:
             _remove(placeholder)

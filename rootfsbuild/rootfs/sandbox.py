@@ -68,22 +68,23 @@ class Sandbox:
     and removed at its end. A path shown like this cannot be renamed or deleted inside (EBUSY)."""
     hostname: str = "localhost"
     privileged: bool = False
-    """Keep the caller's capabilities, for a build inside the sandbox; namespaces alone then protect the host."""
+    """Keep the caller's capabilities, for a build inside; only namespaces then protect the host."""
     report: Report = field(default=ignore, compare=False)
 
-    def open(self, *, terminal: bool = False) -> Session:
+    def open(self, *, log: Log | None = None, terminal: bool = False) -> Session:
         """Set up the namespaces; `terminal` keeps the caller's, for `Session.interactive`.
 
+        `log` is where commands write that are not given a log of their own; without one it goes nowhere.
         Call it from the main thread: the sandbox ends with the thread that opened it. Raises HostError, or
         PackageError if the root has something unfit where /proc, /sys, /dev, /run or /tmp are mounted.
         """
-        return Session(self, terminal=terminal)
+        return Session(self, log=log, terminal=terminal)
 
     def run(
         self,
         argv: Sequence[str],
         *,
-        log: Log,
+        log: Log | None = None,
         stdin: bytes | None = None,
         extra_env: Mapping[str, str] | None = None,
         timeout: float | None = None,
@@ -110,10 +111,8 @@ def _console() -> tuple[Bind, ...]:
         return ()
 
 
-def require_host(root: str) -> None:
-    """Raise HostError unless this process may set up a sandbox around `root`."""
-    if not os.path.isdir(root):
-        raise HostError(root, "is not a directory, so nothing can run in it", "")
+def check_host() -> None:
+    """Raise HostError unless this process may set up a sandbox."""
     if os.geteuid() == 0 and namespaces.effective_capabilities() >> namespaces.CAPABILITIES["sys_admin"] & 1:
         return
     lacks = "root" if os.geteuid() else "CAP_SYS_ADMIN"
@@ -124,9 +123,9 @@ def require_host(root: str) -> None:
 class Session:
     """A sandbox in which commands can run, one at a time; close it, or use it in a `with` statement."""
 
-    def __init__(self, sandbox: Sandbox, *, terminal: bool = False) -> None:
-        require_host(sandbox.root)
-        self._sandbox = sandbox
+    def __init__(self, sandbox: Sandbox, *, log: Log | None = None, terminal: bool = False) -> None:
+        check_host()
+        self._sandbox, self._log = sandbox, log
         self._keeper = 0
         self._channel, far_end = socket.socketpair()
         try:
@@ -188,17 +187,17 @@ class Session:
         self,
         argv: Sequence[str],
         *,
-        log: Log,
+        log: Log | None = None,
         stdin: bytes | None = None,
         extra_env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Completed:
-        """Run a command to its end, its output and errors merged into `log` as they come.
+        """Run a command to its end, its output and errors merged into the log as they come.
 
         It gets `stdin` or an empty input, the sandbox's environment and `extra_env`, and no terminal. When it
         has ended, or its seconds are up, all that it started is ended. Any exception closes the session.
         """
-        write = log if callable(log) else _writer(log)
+        write = _writer(self._log if log is None else log)
         seconds = self._sandbox.timeout if timeout is None else timeout
         read, output = os.pipe()
         try:
@@ -290,7 +289,13 @@ def _memory_file(content: bytes) -> int:
     return descriptor
 
 
-def _writer(descriptor: int) -> Callable[[bytes], None]:
+def _writer(log: Log | None) -> Callable[[bytes], object]:
+    if callable(log):
+        return log
+    if log is None:
+        return lambda _chunk: None
+    descriptor = log
+
     def write(chunk: bytes) -> None:
         left = memoryview(chunk)
         while left:

@@ -40,9 +40,8 @@ def _numbers(*values: int) -> Mapping[str, int]:
 
 
 # In the order of _numbers: fsync fdatasync sync syncfs msync sync_file_range add_key request_key keyctl ioctl
-# seccomp. Sources, in Linux 6.1: arch/x86/entry/syscalls/syscall_{64,32}.tbl,
-# include/uapi/asm-generic/unistd.h (aarch64, riscv64), arch/arm/tools/syscall.tbl,
-# arch/{powerpc,s390}/kernel/syscalls/syscall.tbl.
+# seccomp. Sources, all in Linux 6.1: syscall_64.tbl and syscall_32.tbl under arch/x86, the syscall.tbl of
+# arm, powerpc and s390, and asm-generic/unistd.h of the user's headers for aarch64 and riscv64.
 ABIS: Mapping[str, Abi] = {
     "x86_64": Abi(0xC000003E, _numbers(74, 75, 162, 306, 26, 277, 248, 249, 250, 16, 317), 0xBFFFFFFF),
     "i386": Abi(0x40000003, _numbers(118, 148, 36, 344, 144, 314, 286, 287, 288, 54, 354)),

@@ -151,9 +151,14 @@ def _wait_for_first(setup: Setup, channel: socket.socket) -> None:
     if first == 0:
         _be_first(setup, channel)
     channel.close()
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os.kill(first, signal.SIGKILL))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: _kill(first))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.waitpid(first, 0)
+
+
+def _kill(process: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def _tell(channel: socket.socket, message: Message) -> None:
