@@ -1,0 +1,1 @@
+"""How TOML documents are read: with line numbers, checked against a table of fields, merged with origins."""

@@ -1,0 +1,185 @@
+"""The fields of a recipe: the one table for checking, merging, defaults and the JSON Schema."""
+
+from __future__ import annotations
+
+from rootfsbuild.documents.distro_fields import COMPONENT, PACKAGE, SUITE, TEMPLATE, URL, WORD
+from rootfsbuild.documents.shapes import Either, Field, Flag, Moment, Named, Several, Table, Text, Whole
+
+VARIANT = Text(
+    "a variant",
+    choices=("custom", "essential", "required", "important", "standard"),
+    aliases={"minbase": "required"},
+)
+STAGES = ("extracted", "configured", "finished")
+
+NAME = Text("a file name that begins with a letter, a digit or _", r"[A-Za-z0-9_][A-Za-z0-9._+@~-]*")
+_INSIDE = Text("an absolute path in the root, without . or .. parts", r"(/(?!\.{1,2}(/|$))[^/\0]+)+/?")
+_GLOB = Text("a pattern that begins with /, as dpkg's path-exclude takes", r"/\S*")
+_REQUEST = Text(
+    'a package such as "nginx", "nginx=1.22.*", "curl/bookworm-backports" or "libc6:i386"',
+    r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?([=/][^\s=/]+)?",
+)
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
+PACKAGES = Table(
+    {
+        "variant": Field(
+            VARIANT,
+            "What is installed besides `include`: nothing (custom), what is Essential, "
+            "or also everything of priority required, important or standard.",
+            "required",
+        ),
+        "include": Field(
+            Several(_REQUEST),
+            "Packages to install: `name`, `name=version` (with *), `name/suite`, `name:arch`.",
+            (),
+            joins=True,
+        ),
+        "exclude": Field(Several(PACKAGE), "Packages that must not be installed.", (), joins=True),
+        "recommends": Field(Flag(), "Whether Recommends are installed too.", default=False),
+    }
+)
+
+ARCHIVE = Table(
+    {
+        "name": Field(WORD, "Its name; one of the distribution's changes that archive.", required=True),
+        "enabled": Field(Flag(), "Whether it is used at all.", default=True),
+        "suites": Field(
+            Several(SUITE), "Suites in the order of preference; {codename} and {version} are filled in."
+        ),
+        "components": Field(Several(COMPONENT), "Components to use."),
+        "keys": Field(
+            Several(
+                Text("the path of a key file or the fingerprint of one of the distribution's keys", r"[^\0]+")
+            ),
+            "Who may sign it: key files, relative to the recipe, or fingerprints of keys of the distribution.",
+        ),
+        "mirrors": Field(
+            Several(URL), "Where it is served, tried in turn after the mirrors of user and host."
+        ),
+        "priority": Field(
+            Whole(-32768, 32767, "a pin priority, -32768 to 32767 and not 0"),
+            "Pin priority, as in apt_preferences(5).",
+        ),
+        "snapshot": Field(TEMPLATE, "Where its past states are served."),
+        "threshold": Field(
+            Whole(1, 16, "a number of keys, 1 to 16"), "How many different keys must have signed."
+        ),
+        "check-valid-until": Field(Flag(), "Whether the Valid-Until of its Release is believed."),
+        "max-age-days": Field(Whole(1, 36500, "a number of days"), "Days after which a Release is too old."),
+    }
+)
+
+FILE = Table(
+    {
+        "source": Field(
+            Text("a path"), "File or directory on this machine, relative to the recipe.", required=True
+        ),
+        "mode": Field(
+            Either(
+                (
+                    Text('an octal mode such as "0644"', r"[0-7]{3,4}"),
+                    Whole(0, 0o7777, "an integer such as 0o644"),
+                )
+            ),
+            "Permission bits; the default is 0755 for what is executable, else 0644.",
+        ),
+        "owner": Field(
+            Text('numbers such as "0:0"', r"[0-9]{1,9}:[0-9]{1,9}"),
+            "Numeric user and group.",
+            "0:0",
+            example="0:0",
+        ),
+    }
+)
+
+HOOK = Table(
+    {
+        "stage": Field(
+            Text("a stage", choices=STAGES),
+            "When: after the files are laid down (extracted), after the packages are configured, "
+            "or after the clean-up (finished).",
+            required=True,
+            example="configured",
+        ),
+        "run": Field(
+            Text("a shell command", r"[\s\S]*\S[\s\S]*"), "The command, run by sh -e.", required=True
+        ),
+        "where": Field(
+            Text("a place", choices=("inside", "outside")),
+            "In the root's sandbox, or on this machine with ROOTFSBUILD_ROOT set; by default inside for "
+            "`configured`, else outside.",
+        ),
+    }
+)
+
+RECIPE = Table(
+    {
+        "extends": Field(
+            Either((Text("a path"), Several(Text("a path"), "an array of paths"))),
+            "Recipes that this one builds on, relative to it; later ones win over earlier ones.",
+        ),
+        "distro": Field(
+            Text('a distribution such as "debian", or the path of a distribution file'),
+            "The distribution.",
+            required=True,
+            example="debian",
+        ),
+        "release": Field(
+            Either(
+                (
+                    Text('a number or codename such as "12" or "bookworm"'),
+                    Whole(0, 10_000, "a number such as 12"),
+                )
+            ),
+            "The release, by number or codename.",
+            required=True,
+            example="bookworm",
+        ),
+        "name": Field(NAME, "The name of the result; by default the recipe's file name without .toml."),
+        "arch": Field(WORD, "The architecture as the distribution calls it; by default this machine's."),
+        "snapshot": Field(Moment(), "Build from the archives as they were at this date."),
+        "hostname": Field(
+            Text("a host name of letters, digits, - and .", rf"{_HOST}(\.{_HOST})*"),
+            "What /etc/hostname says; by default there is none.",
+        ),
+        "packages": Field(PACKAGES, "What is installed."),
+        "archive": Field(
+            Several(ARCHIVE, "tables written [[archive]]"),
+            "More archives, or changes to one.",
+            (),
+            joins=True,
+        ),
+        "paths": Field(
+            Table(
+                {
+                    "exclude": Field(
+                        Several(_GLOB), "Patterns of paths that are not unpacked.", (), joins=True
+                    ),
+                    "keep": Field(
+                        Several(_GLOB), "Patterns of paths that are unpacked all the same.", (), joins=True
+                    ),
+                }
+            ),
+            "What is left out; also written for the image's own dpkg.",
+        ),
+        "files": Field(
+            Named(_INSIDE, Either((Text("a path"), FILE))),
+            "Files to copy in: path in the root = path on this machine.",
+            {},
+        ),
+        "hook": Field(Several(HOOK, "tables written [[hook]]"), "Commands at named stages.", (), joins=True),
+        "apt": Field(
+            Table(
+                {
+                    "sources": Field(
+                        Named(WORD, URL),
+                        "Archive name = URL in the image's apt sources; by default the official mirror.",
+                        {},
+                    )
+                }
+            ),
+            "How apt is set up in the image.",
+        ),
+    }
+)

@@ -1,0 +1,399 @@
+"""A recipe: read, merged with what it extends, completed by its distribution, and said back with origins."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+from rootfsbuild.distro import (
+    Archive,
+    Distro,
+    Release,
+    archive_origin,
+    distro_names,
+    find_architecture,
+    find_release,
+    is_distro_file,
+    load_distro,
+    release_origin,
+)
+from rootfsbuild.documents.checks import check, did_you_mean, list_words, require, wrong
+from rootfsbuild.documents.extends import read_extending
+from rootfsbuild.documents.layers import Merged, merge
+from rootfsbuild.documents.moments import as_time
+from rootfsbuild.documents.paths import Path, dotted
+from rootfsbuild.documents.recipe_fields import ARCHIVE, NAME, RECIPE, VARIANT
+from rootfsbuild.documents.shapes import Table
+from rootfsbuild.documents.toml import Document
+from rootfsbuild.errors import RecipeError
+from rootfsbuild.recipe_archives import read_archives
+
+_Found = TypeVar("_Found")
+
+COMMAND_LINE = "command line"
+"""Origin of values that were given with the call."""
+
+
+@dataclass(frozen=True)
+class FileToCopy:
+    """A file or directory that is copied into the root."""
+
+    source: str
+    """Absolute path on this machine."""
+    target: str
+    """Absolute path in the root."""
+    mode: int | None = None
+    """Permission bits; None: 0755 for what its owner may execute, else 0644."""
+    owner: tuple[int, int] = (0, 0)
+    """User and group id in the root."""
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A command that is run at a stage of the build."""
+
+    stage: str
+    """`extracted`, `configured` or `finished`."""
+    run: str
+    """For `sh -e -c`."""
+    inside: bool
+    """In the root's sandbox, else on this machine."""
+    folder: str
+    """The folder of the recipe that holds it: working directory of a command outside."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be built, with nothing left open but the versions."""
+
+    path: str
+    name: str
+    distro: str
+    """The distribution's id, as in os-release(5)."""
+    format: str
+    release: str
+    """The codename."""
+    arch: str
+    variant: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    recommends: bool
+    archives: tuple[Archive, ...]
+    path_exclude: tuple[str, ...]
+    path_keep: tuple[str, ...]
+    files: tuple[FileToCopy, ...]
+    hostname: str | None
+    hooks: tuple[Hook, ...]
+    snapshot: str | None
+    """UTC as YYYYMMDDTHHMMSSZ."""
+    apt_sources: Mapping[str, str]
+    """Archive name -> URL that the image's own apt will use; archives without any are not in it."""
+    merged_usr: bool
+    preselect: tuple[str, ...]
+    usr_links: tuple[str, ...]
+    """Names at the top that are links into usr; those that no package fills are dropped in the end."""
+    eol: dt.date | None
+    warnings: tuple[str, ...] = ()
+    version: str = ""
+    """The release's number, empty if it has none."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A recipe's merged document together with the distribution that it names."""
+
+    merged: Merged
+    distro: Distro
+    release: Release
+    arch: str
+    archives: tuple[Archive, ...]
+
+    def get(self, *path: str) -> Any:
+        """Return a value as written, or its default."""
+        value: Any = self.merged.data
+        table: Table = RECIPE
+        for name in path[:-1]:
+            value = value.get(name, {})
+            table = cast("Table", table.fields[name].shape)
+        return value.get(path[-1], table.fields[path[-1]].default)
+
+
+def load_recipe(
+    path: str, overrides: Mapping[str, object] | None = None, today: dt.date | None = None
+) -> Recipe:
+    """Read a recipe; `overrides` maps dotted paths (`arch`, `packages.variant`) to values of the command line.
+
+    Raises RecipeError for whatever cannot be built as it is written.
+    """
+    return _complete(_read(path, overrides or {}), today or dt.datetime.now(dt.UTC).date())
+
+
+def effective(path: str, overrides: Mapping[str, object] | None = None) -> list[tuple[str, object, str]]:
+    """Return every setting of a recipe as (dotted path, value, where it came from).
+
+    An array that several files fill is told element by element, an archive by its name. Raises RecipeError.
+    """
+    read = _read(path, overrides or {})
+    recipe = _complete(read, dt.date.min)
+    settings = _settings(read, recipe)
+    for archive in read.archives:
+        settings += _archive_settings(read, archive)
+    for key in ("merged-usr", "preselect", "eol"):
+        origin = release_origin(read.distro, read.release, key)
+        settings.append((key, _plain(getattr(recipe, key.replace("-", "_"))), str(origin or "default")))
+    return settings
+
+
+def _read(path: str, overrides: Mapping[str, object]) -> _Read:
+    documents = read_extending(path, RECIPE)
+    if overrides:
+        documents.append(Document(COMMAND_LINE, _nest(overrides)))
+        check(documents[-1], RECIPE)
+    merged = merge(path, documents, RECIPE)
+    require(merged, merged.data, RECIPE)
+    distro = _find_distro(merged)
+    release = _put(merged, "release", lambda: find_release(distro, str(merged.data["release"])))
+    arch = _find_arch(merged, distro, release)
+    return _Read(merged, distro, release, arch, read_archives(merged, distro, release))
+
+
+def _nest(overrides: Mapping[str, object]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for path, value in overrides.items():
+        *tables, name = path.split(".")
+        table = data
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return data
+
+
+def _put(merged: Merged, name: str, find: Callable[[], _Found]) -> _Found:
+    # The distribution knows what is wrong with a word, the recipe knows where the word stands.
+    try:
+        return find()
+    except RecipeError as error:
+        file, line = merged.place((name,))
+        raise replace(error, file=file, line=line, where=name) from None
+
+
+def _find_distro(merged: Merged) -> Distro:
+    name = merged.data["distro"]
+    if not is_distro_file(name):
+        if name not in distro_names():
+            return _put(merged, "distro", lambda: load_distro(name))
+        return load_distro(name)
+    file = merged.beside(("distro",), name)
+    if not os.path.isfile(file):
+        raise wrong(merged, ("distro",), f"no such file: {file}", "a distribution file")
+    return load_distro(file)
+
+
+def _find_arch(merged: Merged, distro: Distro, release: Release) -> str:
+    machine = platform.machine()
+    arch = merged.data.get("arch") or distro.machines.get(machine)
+    if arch is None:
+        raise wrong(
+            merged,
+            ("arch",),
+            "missing",
+            f"{distro.name}'s name for an architecture, as this machine is {machine}",
+        )
+    return _put(merged, "arch", lambda: find_architecture(distro, release, arch))
+
+
+def _complete(read: _Read, today: dt.date) -> Recipe:
+    distro, release = read.distro, read.release
+    served = tuple(
+        item for item in read.archives if not item.architectures or read.arch in item.architectures
+    )
+    return Recipe(
+        path=read.merged.file,
+        name=_name(read),
+        distro=distro.id,
+        format=distro.format,
+        release=release.codename,
+        version=release.version,
+        arch=read.arch,
+        variant=_variant(read),
+        include=_include(read),
+        exclude=_unique(read.get("packages", "exclude")),
+        recommends=read.get("packages", "recommends"),
+        archives=served,
+        path_exclude=_unique(read.get("paths", "exclude")),
+        path_keep=_unique(read.get("paths", "keep")),
+        files=tuple(_file(read.merged, target, value) for target, value in read.get("files").items()),
+        hostname=read.get("hostname"),
+        hooks=tuple(_hook(read.merged, index, item) for index, item in enumerate(read.get("hook"))),
+        snapshot=f"{as_time(read.get('snapshot')):%Y%m%dT%H%M%SZ}" if read.get("snapshot") else None,
+        apt_sources=_apt_sources(read, served),
+        merged_usr=release.merged_usr,
+        preselect=release.preselect,
+        usr_links=distro.usr_links[read.arch] if release.merged_usr else (),
+        eol=release.eol,
+        warnings=_warnings(read, today),
+    )
+
+
+def _warnings(read: _Read, today: dt.date) -> tuple[str, ...]:
+    distro, release = read.distro, read.release
+    called = (
+        f"{distro.name} {release.version} ({release.codename})"
+        if release.version
+        else f"{distro.name} {release.codename}"
+    )
+    left = (
+        [f"{called} has had no security updates since its end of life on {release.eol}"]
+        if (release.eol and release.eol < today)
+        else []
+    )
+    unserved = [item for item in read.archives if item.architectures and read.arch not in item.architectures]
+    return (*left, *(f"{item.name} has nothing for {read.arch} and is left out" for item in unserved))
+
+
+def _name(read: _Read) -> str:
+    if name := read.get("name"):
+        return str(name)
+    stem = os.path.basename(read.merged.file).removesuffix(".toml")
+    if not re.fullmatch(NAME.pattern, stem):
+        raise wrong(
+            read.merged, ("name",), f"the file's name, \"{stem}\", cannot be the result's", NAME.expected
+        )
+    return stem
+
+
+def _variant(read: _Read) -> str:
+    variant = read.get("packages", "variant")
+    return VARIANT.aliases.get(variant, variant)
+
+
+def _unique(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(words))
+
+
+def _include(read: _Read) -> tuple[str, ...]:
+    chosen: dict[str, str] = {}
+    for index, request in enumerate(read.get("packages", "include")):
+        place = ("packages", "include", index)
+        name = re.split(r"[=/]", request)[0]
+        other = chosen.get(name, name)
+        if name.partition(":")[0] in read.get("packages", "exclude"):
+            raise wrong(read.merged, place, f'"{name}" is both included and excluded')
+        if request != name and other not in {name, request}:
+            raise wrong(read.merged, place, f'"{request}" contradicts "{other}"', "one version of a package")
+        # Of "nginx" and "nginx=1.22.*" the second says all that the first does.
+        chosen[name] = request if request != name else other
+    return tuple(chosen.values())
+
+
+def _file(merged: Merged, target: str, value: str | Mapping[str, Any]) -> FileToCopy:
+    path: Path = ("files", target)
+    data = {"source": value} if isinstance(value, str) else value
+    source = os.path.abspath(merged.beside(path, data["source"]))
+    if not os.path.lexists(source):
+        raise wrong(merged, path, f"no such file: {source}", "a file or directory relative to the recipe")
+    mode = data.get("mode")
+    user, _, group = data.get("owner", "0:0").partition(":")
+    return FileToCopy(
+        source, target.rstrip("/"), int(mode, 8) if isinstance(mode, str) else mode, (int(user), int(group))
+    )
+
+
+def _hook(merged: Merged, index: int, data: Mapping[str, Any]) -> Hook:
+    stage = data["stage"]
+    inside = data.get("where", "inside" if stage == "configured" else "outside") == "inside"
+    if stage == "extracted" and inside:
+        hint = 'use stage = "configured", or where = "outside"'
+        raise wrong(
+            merged,
+            ("hook", index, "where"),
+            "nothing can run inside before the packages are configured",
+            hint=hint,
+        )
+    return Hook(stage, data["run"], inside, os.path.abspath(merged.beside(("hook", index), ".")))
+
+
+def _apt_sources(read: _Read, archives: Sequence[Archive]) -> dict[str, str]:
+    written: Mapping[str, str] = read.get("apt", "sources")
+    names = [archive.name for archive in read.archives]
+    for name in written:
+        if name not in names:
+            place = ("apt", "sources", name)
+            raise wrong(
+                read.merged, place, f'unknown archive "{name}"', list_words(names), did_you_mean(name, names)
+            )
+    sources = {
+        archive.name: written.get(archive.name, next(iter(archive.mirrors), "")) for archive in archives
+    }
+    return {name: url for name, url in sources.items() if url}
+
+
+def _settings(read: _Read, recipe: Recipe) -> list[tuple[str, object, str]]:
+    derived: dict[Path, object] = {
+        ("name",): recipe.name,
+        ("arch",): recipe.arch,
+        ("release",): recipe.release,
+        ("snapshot",): recipe.snapshot,
+        ("packages", "variant"): recipe.variant,
+        ("apt", "sources"): dict(recipe.apt_sources),
+    }
+    unsaid = {
+        ("name",): "the recipe's file name",
+        ("arch",): "this machine",
+        ("apt", "sources"): "distribution",
+    }
+    settings: list[tuple[str, object, str]] = []
+    for path in _leaves(RECIPE):
+        value = derived.get(path, read.get(*path))
+        items = _items(value) if path not in derived or isinstance(value, dict) else ()
+        for key, item in items:
+            origin = _said(read.merged, (*path, key)) or unsaid.get(path, "default")
+            settings.append((dotted((*path, key)), _plain(item), origin))
+        if not items:
+            settings.append(
+                (dotted(path), _plain(value), _said(read.merged, path) or unsaid.get(path, "default"))
+            )
+    return settings
+
+
+def _archive_settings(read: _Read, archive: Archive) -> list[tuple[str, object, str]]:
+    changes = [index for index, item in enumerate(read.get("archive")) if item["name"] == archive.name]
+    settings: list[tuple[str, object, str]] = []
+    for key in [name for name in ARCHIVE.fields if name not in {"name", "enabled"}]:
+        said = [_said(read.merged, ("archive", index, key)) for index in changes]
+        origin = next(filter(None, reversed(said)), None) or archive_origin(
+            read.distro, read.release, archive.name, key
+        )
+        value = getattr(archive, key.replace("-", "_"))
+        if key == "keys":
+            value = [item.fingerprint or item.path for item in value]
+        settings.append((dotted(("archive", archive.name, key)), _plain(value), str(origin or "default")))
+    return settings
+
+
+def _leaves(table: Table, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, item in table.fields.items():
+        if isinstance(item.shape, Table):
+            yield from _leaves(item.shape, (*path, name))
+        elif name not in {"extends", "archive"}:
+            yield (*path, name)
+
+
+def _items(value: object) -> Sequence[tuple[str | int, object]]:
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(enumerate(value)) if isinstance(value, list | tuple) else ()
+
+
+def _said(merged: Merged, path: Path) -> str:
+    origin = merged.origins.get(path)
+    return str(origin) if origin else ""
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
