@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootfsbuild.documents.checks import check, did_you_mean, list_words, nearest, require, wrong
 from rootfsbuild.documents.distro_fields import DISTRO
@@ -14,6 +12,10 @@ from rootfsbuild.documents.layers import Origin
 from rootfsbuild.documents.moments import as_time
 from rootfsbuild.documents.toml import Document, read_toml
 from rootfsbuild.errors import RecipeError
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping, Sequence
 
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "distros")
 """The folder of the distribution files that come with the package."""

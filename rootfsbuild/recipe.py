@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import platform
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rootfsbuild.distro import (
     Archive,
     Distro,
     Release,
-    archive_origin,
     distro_names,
     find_architecture,
     find_release,
     is_distro_file,
     load_distro,
-    release_origin,
 )
 from rootfsbuild.documents.checks import check, did_you_mean, list_words, require, wrong
 from rootfsbuild.documents.extends import read_extending
-from rootfsbuild.documents.layers import Merged, merge
+from rootfsbuild.documents.layers import Merged, look_up, merge
 from rootfsbuild.documents.moments import as_time
-from rootfsbuild.documents.paths import Path, dotted
-from rootfsbuild.documents.recipe_fields import ARCHIVE, NAME, RECIPE, VARIANT
-from rootfsbuild.documents.shapes import Table
+from rootfsbuild.documents.recipe_fields import NAME, RECIPE, VARIANT
 from rootfsbuild.documents.toml import Document
 from rootfsbuild.errors import RecipeError
 from rootfsbuild.recipe_archives import read_archives
+from rootfsbuild.recipe_settings import tell_archives, tell_recipe, tell_release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from rootfsbuild.documents.paths import Path
 
 _Found = TypeVar("_Found")
 
@@ -115,18 +115,13 @@ class _Read:
 
     def get(self, *path: str) -> Any:
         """Return a value as written, or its default."""
-        value: Any = self.merged.data
-        table: Table = RECIPE
-        for name in path[:-1]:
-            value = value.get(name, {})
-            table = cast("Table", table.fields[name].shape)
-        return value.get(path[-1], table.fields[path[-1]].default)
+        return look_up(self.merged.data, RECIPE, path)
 
 
 def load_recipe(
     path: str, overrides: Mapping[str, object] | None = None, today: dt.date | None = None
 ) -> Recipe:
-    """Read a recipe; `overrides` maps dotted paths (`arch`, `packages.variant`) to values of the command line.
+    """Read a recipe; `overrides` maps dotted paths (`arch`, `packages.variant`) to the command line's values.
 
     Raises RecipeError for whatever cannot be built as it is written.
     """
@@ -140,13 +135,19 @@ def effective(path: str, overrides: Mapping[str, object] | None = None) -> list[
     """
     read = _read(path, overrides or {})
     recipe = _complete(read, dt.date.min)
-    settings = _settings(read, recipe)
-    for archive in read.archives:
-        settings += _archive_settings(read, archive)
-    for key in ("merged-usr", "preselect", "eol"):
-        origin = release_origin(read.distro, read.release, key)
-        settings.append((key, _plain(getattr(recipe, key.replace("-", "_"))), str(origin or "default")))
-    return settings
+    completed: dict[Path, object] = {
+        ("name",): recipe.name,
+        ("arch",): recipe.arch,
+        ("release",): recipe.release,
+        ("snapshot",): recipe.snapshot,
+        ("packages", "variant"): recipe.variant,
+        ("apt", "sources"): dict(recipe.apt_sources),
+    }
+    return [
+        *tell_recipe(read.merged, completed),
+        *tell_archives(read.merged, read.distro, read.release, read.archives),
+        *tell_release(read.distro, read.release),
+    ]
 
 
 def _read(path: str, overrides: Mapping[str, object]) -> _Read:
@@ -195,7 +196,7 @@ def _find_distro(merged: Merged) -> Distro:
 
 
 def _find_arch(merged: Merged, distro: Distro, release: Release) -> str:
-    machine = platform.machine()
+    machine = os.uname().machine
     arch = merged.data.get("arch") or distro.machines.get(machine)
     if arch is None:
         raise wrong(
@@ -331,69 +332,3 @@ def _apt_sources(read: _Read, archives: Sequence[Archive]) -> dict[str, str]:
         archive.name: written.get(archive.name, next(iter(archive.mirrors), "")) for archive in archives
     }
     return {name: url for name, url in sources.items() if url}
-
-
-def _settings(read: _Read, recipe: Recipe) -> list[tuple[str, object, str]]:
-    derived: dict[Path, object] = {
-        ("name",): recipe.name,
-        ("arch",): recipe.arch,
-        ("release",): recipe.release,
-        ("snapshot",): recipe.snapshot,
-        ("packages", "variant"): recipe.variant,
-        ("apt", "sources"): dict(recipe.apt_sources),
-    }
-    unsaid = {
-        ("name",): "the recipe's file name",
-        ("arch",): "this machine",
-        ("apt", "sources"): "distribution",
-    }
-    settings: list[tuple[str, object, str]] = []
-    for path in _leaves(RECIPE):
-        value = derived.get(path, read.get(*path))
-        items = _items(value) if path not in derived or isinstance(value, dict) else ()
-        for key, item in items:
-            origin = _said(read.merged, (*path, key)) or unsaid.get(path, "default")
-            settings.append((dotted((*path, key)), _plain(item), origin))
-        if not items:
-            settings.append(
-                (dotted(path), _plain(value), _said(read.merged, path) or unsaid.get(path, "default"))
-            )
-    return settings
-
-
-def _archive_settings(read: _Read, archive: Archive) -> list[tuple[str, object, str]]:
-    changes = [index for index, item in enumerate(read.get("archive")) if item["name"] == archive.name]
-    settings: list[tuple[str, object, str]] = []
-    for key in [name for name in ARCHIVE.fields if name not in {"name", "enabled"}]:
-        said = [_said(read.merged, ("archive", index, key)) for index in changes]
-        origin = next(filter(None, reversed(said)), None) or archive_origin(
-            read.distro, read.release, archive.name, key
-        )
-        value = getattr(archive, key.replace("-", "_"))
-        if key == "keys":
-            value = [item.fingerprint or item.path for item in value]
-        settings.append((dotted(("archive", archive.name, key)), _plain(value), str(origin or "default")))
-    return settings
-
-
-def _leaves(table: Table, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, item in table.fields.items():
-        if isinstance(item.shape, Table):
-            yield from _leaves(item.shape, (*path, name))
-        elif name not in {"extends", "archive"}:
-            yield (*path, name)
-
-
-def _items(value: object) -> Sequence[tuple[str | int, object]]:
-    if isinstance(value, dict):
-        return list(value.items())
-    return list(enumerate(value)) if isinstance(value, list | tuple) else ()
-
-
-def _said(merged: Merged, path: Path) -> str:
-    origin = merged.origins.get(path)
-    return str(origin) if origin else ""
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rootfsbuild.distro import Archive, Distro, Key, Release, fill
 from rootfsbuild.documents.checks import did_you_mean, list_words, wrong
 from rootfsbuild.documents.distro_fields import FINGERPRINT
-from rootfsbuild.documents.layers import Merged
-from rootfsbuild.documents.paths import Path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootfsbuild.documents.layers import Merged
+    from rootfsbuild.documents.paths import Path
 
 
 def read_archives(merged: Merged, distro: Distro, release: Release) -> tuple[Archive, ...]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rootfsbuild.documents.moments import as_time
 from rootfsbuild.documents.paths import Path, dotted
 from rootfsbuild.documents.shapes import Either, Flag, Moment, Named, Several, Shape, Table, Text, Whole
-from rootfsbuild.documents.toml import Document
 from rootfsbuild.errors import RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from rootfsbuild.documents.toml import Document
 
 _TYPES: Mapping[type, type | tuple[type, ...]] = {
     Text: str,

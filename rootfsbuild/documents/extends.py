@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from rootfsbuild.documents.checks import check, did_you_mean, wrong
-from rootfsbuild.documents.shapes import Table
 from rootfsbuild.documents.toml import Document, read_toml
+
+if TYPE_CHECKING:
+    from rootfsbuild.documents.shapes import Table
 
 
 def read_extending(file: str, table: Table) -> list[Document]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rootfsbuild.documents.paths import Path
 from rootfsbuild.documents.shapes import Several, Table
-from rootfsbuild.documents.toml import Document
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rootfsbuild.documents.paths import Path
+    from rootfsbuild.documents.toml import Document
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ class _Pen:
     def forget(self, path: Path) -> None:
         for stale in [known for known in self.origins if known[: len(path)] == path]:
             del self.origins[stale]
+
+
+def look_up(data: Mapping[str, Any], table: Table, path: Sequence[str]) -> Any:
+    """Return a value of a document, or the default of its field."""
+    for name in path[:-1]:
+        shape = table.fields[name].shape
+        assert isinstance(shape, Table)
+        data, table = data.get(name, {}), shape
+    return data.get(path[-1], table.fields[path[-1]].default)
 
 
 def _joining(table: Table, path: Path) -> list[Path]:

@@ -31,7 +31,7 @@ PACKAGES = Table(
         ),
         "include": Field(
             Several(_REQUEST),
-            "Packages to install: `name`, `name=version` (with *), `name/suite`, `name:arch`.",
+            "Packages: `name`, `name=version` (with *), `name/suite`, `name:arch`.",
             (),
             joins=True,
         ),
@@ -52,7 +52,7 @@ ARCHIVE = Table(
             Several(
                 Text("the path of a key file or the fingerprint of one of the distribution's keys", r"[^\0]+")
             ),
-            "Who may sign it: key files, relative to the recipe, or fingerprints of keys of the distribution.",
+            "Who may sign it: key files beside the recipe, or fingerprints of the distribution's keys.",
         ),
         "mirrors": Field(
             Several(URL), "Where it is served, tried in turn after the mirrors of user and host."

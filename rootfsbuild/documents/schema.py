@@ -21,7 +21,7 @@ from rootfsbuild.documents.shapes import (
 
 def recipe_schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe; what only the distribution can tell is not in it."""
-    # An extending recipe may leave out what the extended one says, so only a recipe of its own must have it all.
+    # A recipe that extends another may leave out what that one says.
     schema = _table(RECIPE)
     required = schema.pop("required")
     return {

@@ -7,12 +7,15 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rootfsbuild.documents.paths import Path
 from rootfsbuild.errors import RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootfsbuild.documents.paths import Path
 
 _MULTILINE = re.compile(r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})|\'\'\'.*?\'\'\'(?:\'{0,2})', re.DOTALL)
 _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'')
