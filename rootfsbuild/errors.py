@@ -63,6 +63,8 @@ class FetchError(RootfsbuildError):
 
     subject: str
     attempts: Sequence[tuple[str, str]] = ()
+    absent: Sequence[str] = ()
+    """Those of the URLs of which the server said that there is nothing."""
 
     def describe(self) -> str:
         """Return what could not be fetched and every URL tried."""
@@ -150,7 +152,9 @@ class ScriptError(RootfsbuildError):
 
     def describe(self) -> str:
         """Return the script, how it ended and its last lines."""
-        ended = f"was ended by signal {-self.status}" if self.status < 0 else f"exited with status {self.status}"
+        ended = (
+            f"was ended by signal {-self.status}" if self.status < 0 else f"exited with status {self.status}"
+        )
         owner = f"{self.package}: " if self.package else ""
         return "\n".join([f"{owner}{self.script} {ended}", *(f"  | {line}" for line in self.tail)])
 

@@ -211,6 +211,7 @@ class Fetch:
     def _in_turn(self, urls: Sequence[str], label: str, attempt: Callable[[str], T]) -> tuple[T, str]:
         """Try every URL, then, after a pause, those again whose failure may pass; raise FetchError."""
         attempts: list[tuple[str, str]] = []
+        absent: list[str] = []
         remaining = list(dict.fromkeys(urls))
         for round_ in range(self.limits.tries):
             passing, after = [], 0.0
@@ -219,6 +220,7 @@ class Fetch:
                     return attempt(url), url
                 except TransferError as error:
                     attempts.append((url, error.reason))
+                    absent += [url] if error.absent else []
                     self._note(url, error)
                     if error.passing:
                         passing.append(url)
@@ -229,7 +231,7 @@ class Fetch:
             remaining = passing
             self._pause(self._back_off(round_, after))
             self._check()
-        raise FetchError(label, _last_reasons(attempts), hint=_hint(attempts))
+        raise FetchError(label, tuple(dict(attempts).items()), absent, hint=_hint(attempts, absent))
 
     def _back_off(self, round_: int, after: float) -> float:
         """Return seconds: doubling, jittered by half, at least what Retry-After asks, within bounds."""
@@ -334,11 +336,9 @@ def _drop(claim: Claim, moved: Callable[[int], None]) -> None:
     claim.restart()
 
 
-def _last_reasons(attempts: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple(dict(attempts).items())
-
-
-def _hint(attempts: Sequence[tuple[str, str]]) -> str:
+def _hint(attempts: Sequence[tuple[str, str]], absent: Sequence[str]) -> str:
     if not attempts:
         return "name a mirror with --mirror NAME=URL"
+    if {url for url, _ in attempts} <= set(absent):
+        return "the servers answer, but have no such file: check the suite's name and the mirror's address"
     return "check the network and the proxy variables, or name another mirror with --mirror NAME=URL"

@@ -44,7 +44,8 @@ def default_cache_dir(environ: Mapping[str, str]) -> str:
 class Pruned:
     """What pruning took away."""
 
-    files: int
+    count: int
+    """Files."""
     size: int
     """Bytes."""
 
@@ -133,8 +134,8 @@ class Store:
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield
 
-    def prune(self, *, keep_days: float | None = None, keep_bytes: int | None = None) -> Pruned:
-        """Remove blobs not used for `keep_days`, then the least recently used until `keep_bytes` are left.
+    def prune(self, *, days: float | None = None, max_bytes: int | None = None) -> Pruned:
+        """Remove blobs not used for `days`, then the least recently used until `max_bytes` are left.
 
         Without either, everything but the rollback memory goes. Raises StorageError while a build is running.
         """
@@ -148,19 +149,19 @@ class Store:
             hint = "run it again when that build has ended"
             raise StorageError(self.root, "a build is using this cache", hint=hint) from None
         else:
-            return self._prune(keep_days, keep_bytes)
+            return self._prune(days, max_bytes)
         finally:
             os.close(descriptor)
 
-    def _prune(self, keep_days: float | None, keep_bytes: int | None) -> Pruned:
+    def _prune(self, days: float | None, max_bytes: int | None) -> Pruned:
         folders = ("blobs", "indexes", "partial", "damaged")
         kept = sorted(_files(self.root, folders), key=lambda found: -found[1])
-        everything = keep_days is None and keep_bytes is None
-        oldest = time.time() - DAY * (keep_days or 0) if keep_days is not None else 0.0
+        everything = days is None and max_bytes is None
+        oldest = time.time() - DAY * (days or 0) if days is not None else 0.0
         files = size = total = 0
         for path, used, length in kept:
             total += length
-            if everything or used < oldest or (keep_bytes is not None and total > keep_bytes):
+            if everything or used < oldest or (max_bytes is not None and total > max_bytes):
                 os.unlink(path)
                 files, size = files + 1, size + length
         self._verified.clear()

@@ -1,0 +1,381 @@
+"""Release files: split, parse and judge them (Debian's repository format; RFC 9580, 7 for cleartext)."""
+
+from __future__ import annotations
+
+import calendar
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import quote
+
+from rootfsbuild import events
+from rootfsbuild.errors import FetchError, UntrustedError
+from rootfsbuild.formats.deb.cleartext import split_inrelease
+from rootfsbuild.plan import Index
+from rootfsbuild.repository.rollback import last_date, remember
+from rootfsbuild.repository.trust import (
+    FUTURE,
+    MAX_DOCUMENT,
+    Verified,
+    clock,
+    utc,
+    verify_detached,
+    verify_inline,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from rootfsbuild.repository.fetch import Fetch
+    from rootfsbuild.repository.mirrors import Mirror
+    from rootfsbuild.repository.store import Store
+    from rootfsbuild.repository.trust import Keyring
+
+DAY = 86400
+DATE = re.compile(
+    r"(?:[A-Z][a-z]{2}, +)?(\d{1,2}) +([A-Z][a-z]{2}) (\d{4}) +"
+    r"(\d{1,2}):(\d{2}):(\d{2}) (?:UTC|GMT|Z|[+-]0000)"
+)
+NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTHS = {name: number for number, name in enumerate(NAMES, 1)}  # calendar's names follow the locale
+
+
+class Archive(Protocol):
+    """What is needed of an archive to believe it; `rootfsbuild.distro.Archive` is one."""
+
+    @property
+    def name(self) -> str:
+        """The name under which its dates are remembered."""
+
+    @property
+    def threshold(self) -> int:
+        """How many different certificates must have signed."""
+
+    @property
+    def check_valid_until(self) -> bool:
+        """Whether Valid-Until counts; where it does not, letting it pass is recorded like a switch."""
+
+    @property
+    def max_age_days(self) -> int | None:
+        """Days after which a Release without Valid-Until is refused."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a Release file says."""
+
+    origin: str
+    label: str
+    suite: str
+    codename: str
+    version: str
+    date: int
+    """Seconds since the epoch."""
+    valid_until: int | None
+    """Seconds since the epoch, None where the archive sets no end."""
+    architectures: tuple[str, ...]
+    components: tuple[str, ...]
+    acquire_by_hash: bool
+    not_automatic: bool
+    but_automatic_upgrades: bool
+    indexes: Mapping[str, Index]
+    """By path relative to the Release; only those listed with a SHA-256."""
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """A Release that passed every check that was not switched off."""
+
+    release: Release
+    sha256: str
+    """Digest of the document as fetched: the InRelease, or the Release beside a Release.gpg."""
+    signers: tuple[str, ...]
+    """Fingerprints of the certificates whose signatures were good; empty for an unsigned archive."""
+    keyring: str
+    """Digest of the keyring that it was verified with."""
+    base: str
+    """URL of the mirror that served it."""
+
+
+def parse_release(body: bytes, label: str) -> Release:
+    """Read a Release file; `label` names it in errors. Raises UntrustedError (rule `malformed`)."""
+    fields = _fields(body, label)
+    if "date" not in fields:
+        raise UntrustedError(label, "malformed", "has no Date")
+
+    def flag(name: str) -> bool:
+        return fields.get(name, "").lower() in {"yes", "true", "1"}
+
+    return Release(
+        origin=fields.get("origin", ""),
+        label=fields.get("label", ""),
+        suite=fields.get("suite", ""),
+        codename=fields.get("codename", ""),
+        version=fields.get("version", ""),
+        date=_moment(fields["date"], "Date", label),
+        valid_until=_moment(fields["valid-until"], "Valid-Until", label) if "valid-until" in fields else None,
+        architectures=tuple(fields.get("architectures", "").split()),
+        components=tuple(fields.get("components", "").split()),
+        acquire_by_hash=flag("acquire-by-hash"),
+        not_automatic=flag("notautomatic"),
+        but_automatic_upgrades=flag("butautomaticupgrades"),
+        indexes=_indexes(fields.get("sha256", ""), label),
+    )
+
+
+def check_release(
+    release: Release,
+    *,
+    asked_suite: str,
+    now: float,
+    last_date: int | None,
+    max_age_days: int | None,
+    relax: frozenset[str] = frozenset(),
+    report: events.Report = events.ignore,
+    subject: str = "",
+) -> None:
+    """Judge whether a Release is the one asked for and fresh at `now` (seconds); raise UntrustedError if not.
+
+    `relax` names checks that only warn: `expired` (Valid-Until), `rollback` (a Date before `last_date`),
+    `old` (more than `max_age_days`, for a Release that sets no end itself). A Date in the future and a wrong
+    suite are never let pass.
+    """
+    subject = subject or f"the Release of {asked_suite}"
+    if not _is_suite(release, asked_suite):
+        problem = f"is that of {release.suite or '-'} ({release.codename or '-'}), not of {asked_suite}"
+        raise UntrustedError(subject, "suite", problem, hint="the mirror may be wrong, or name its codename")
+    if release.date > now + FUTURE:
+        problem = f"has the Date {utc(release.date)}, which is in the future: {clock(now)}"
+        raise UntrustedError(subject, "future", problem, hint="set this machine's clock")
+    for rule, name, problem in _stale(release, now, last_date, max_age_days):
+        if name not in relax:
+            hint = (
+                f"the mirror may be out of date, or the clock wrong; --allow={name} accepts it all the same"
+            )
+            raise UntrustedError(subject, rule, problem, hint=hint)
+        report(events.Warned(f"{subject} {problem}; accepted because of --allow={name}", weakens=name))
+    age = (now - release.date) / DAY
+    if max_age_days and release.valid_until is None and 0.75 * max_age_days < age <= max_age_days:
+        limit = f"older than {max_age_days} days it will be refused"
+        report(events.Warned(f"{subject} is {age:.0f} days old; {limit}"))
+
+
+def fetch_release(  # noqa: PLR0917 - the whole of a build's trust, in the order in which it is decided
+    archive: Archive,
+    suite: str,
+    mirrors: Sequence[Mirror],
+    fetch: Fetch,
+    store: Store,
+    keyring: Keyring,
+    now: float,
+    report: events.Report,
+    relax: frozenset[str],
+) -> Trusted:
+    """Fetch the signed document of a suite and check it in every way; the first mirror that passes wins.
+
+    InRelease is preferred, because Release and Release.gpg can be of different moments on a mirror. Raises
+    UntrustedError or FetchError. The Date is remembered in the store only after everything else was right.
+    """
+    judge = _Judge(archive, suite, keyring, now, report, relax, store.trust)
+    bases = {f"{_folder(mirror.url, suite)}/InRelease": mirror.url for mirror in mirrors}
+    label = f"InRelease of {archive.name} {suite}"
+    try:
+        trusted, url = fetch.document([*bases], limit=MAX_DOCUMENT, label=label, accept=judge.inline)
+        base = bases[url]
+    except FetchError as error:
+        trusted, base = _fetch_pair(fetch, judge, mirrors, error)
+    if trusted.signers:
+        date = trusted.release.date
+        remember(store.trust, archive.name, suite, signers=trusted.signers, date=date, report=report)
+    return replace(trusted, base=base)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """All rules for one suite of one archive, to be applied to what each mirror gives."""
+
+    archive: Archive
+    suite: str
+    keyring: Keyring
+    now: float
+    report: events.Report
+    relax: frozenset[str]
+    memory: str
+
+    def inline(self, data: bytes) -> Trusted:
+        """Judge an InRelease; raise UntrustedError."""
+        subject = f"InRelease of {self.archive.name} {self.suite}"
+        body = split_inrelease(data, subject)
+        try:
+            verified = verify_inline(
+                data, self.keyring, self.now, threshold=self.archive.threshold, subject=subject
+            )
+        except UntrustedError as error:
+            return self._judge(data, self._unsigned(body, error), subject)
+        # pysequoia ignores what stands around a signed message: what it verified has to be what we read.
+        if b"\n".join(line.rstrip(b" \t\r") for line in verified.body.split(b"\n")) != body:
+            raise UntrustedError(subject, "malformed", "holds text that its signature does not cover")
+        return self._judge(data, Verified(body, verified.signers), subject)
+
+    def detached(self, data: bytes, signature: bytes | None) -> Trusted:
+        """Judge a Release with its Release.gpg, None where there is none; raise UntrustedError."""
+        subject = f"Release of {self.archive.name} {self.suite}"
+        if signature is None:
+            hint = "--allow=unsigned accepts it all the same"
+            error = UntrustedError(subject, "signature", "is not signed", hint=hint)
+            return self._judge(data, self._unsigned(data, error), subject)
+        try:
+            verified = verify_detached(
+                data, signature, self.keyring, self.now, threshold=self.archive.threshold, subject=subject
+            )
+        except UntrustedError as error:
+            verified = self._unsigned(data, error)
+        return self._judge(data, verified, subject)
+
+    def _unsigned(self, body: bytes, error: UntrustedError) -> Verified:
+        if "unsigned" not in self.relax:
+            raise error
+        text = f"{error}; accepted because of --allow=unsigned: anyone on the way could have written it"
+        self.report(events.Warned(text, weakens="unsigned"))
+        return Verified(body, ())
+
+    def _judge(self, data: bytes, verified: Verified, subject: str) -> Trusted:
+        release = parse_release(verified.body, subject)
+        keys = [certificate.fingerprint for certificate in self.keyring.certificates]
+        own = frozenset() if self.archive.check_valid_until else frozenset({"expired"})
+        check_release(
+            release,
+            asked_suite=self.suite,
+            now=self.now,
+            last_date=last_date(self.memory, self.archive.name, self.suite, keys, self.report),
+            max_age_days=self.archive.max_age_days,
+            relax=self.relax | own,
+            report=self.report,
+            subject=subject,
+        )
+        digest = hashlib.sha256(data).hexdigest()
+        return Trusted(release, digest, verified.signers, self.keyring.digest, base="")
+
+
+def _fetch_pair(
+    fetch: Fetch, judge: _Judge, mirrors: Sequence[Mirror], missing: FetchError
+) -> tuple[Trusted, str]:
+    """Fetch Release and Release.gpg from the first mirror that has no InRelease but these."""
+    failures: list[UntrustedError | FetchError] = []
+    for mirror in mirrors:
+        folder = _folder(mirror.url, judge.suite)
+        if f"{folder}/InRelease" not in missing.absent:
+            continue
+        try:
+            label = f"Release of {judge.archive.name} {judge.suite}"
+            data, _ = fetch.document([f"{folder}/Release"], limit=MAX_DOCUMENT, label=label, accept=bytes)
+            return _judge_pair(fetch, judge, f"{folder}/Release.gpg", data), mirror.url
+        except (UntrustedError, FetchError) as error:
+            failures.append(error)
+    refused = [failure for failure in failures if isinstance(failure, UntrustedError)]
+    if refused:
+        raise refused[0]
+    tried = [
+        attempt for failure in failures if isinstance(failure, FetchError) for attempt in failure.attempts
+    ]
+    raise FetchError(missing.subject, (*missing.attempts, *tried), hint=missing.hint)
+
+
+def _judge_pair(fetch: Fetch, judge: _Judge, url: str, data: bytes) -> Trusted:
+    try:
+        return fetch.document(
+            [url],
+            limit=MAX_DOCUMENT,
+            label="Release.gpg",
+            accept=lambda signature: judge.detached(data, signature),
+        )[0]
+    except FetchError as error:
+        if url not in error.absent:
+            raise
+        return judge.detached(data, None)
+
+
+def _folder(base: str, suite: str) -> str:
+    """Return where a suite's documents lie; a suite that ends in a slash is a flat repository."""
+    return f"{base}/{quote(suite.rstrip('/'))}" if suite.endswith("/") else f"{base}/dists/{quote(suite)}"
+
+
+def _is_suite(release: Release, asked: str) -> bool:
+    """Return whether a Release is that of the suite asked for.
+
+    A codename counts only where the suite is not one of its parts: `jammy-updates` has the Codename `jammy`.
+    `buster/updates` is how security archives were once addressed; a flat repository has no name to compare.
+    """
+    if asked.endswith("/"):
+        return True
+    name = asked.removesuffix("/updates")
+    part = bool(release.codename) and release.suite.startswith(f"{release.codename}-")
+    return name == release.suite or (name == release.codename and not part)
+
+
+def _stale(
+    release: Release, now: float, last: int | None, max_age_days: int | None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (rule, name of its switch, what is wrong) for each freshness rule that a Release fails."""
+    if last is not None and release.date < last:
+        problem = f"has the Date {utc(release.date)}, but one of {utc(last)} was seen before: a rollback"
+        yield "rollback", "rollback", problem
+    if release.valid_until is not None and release.valid_until < now:
+        yield "expired", "expired", f"was valid until {utc(release.valid_until)}, and {clock(now)}"
+    age = (now - release.date) / DAY
+    if release.valid_until is None and max_age_days and age > max_age_days:
+        problem = f"has the Date {utc(release.date)}, more than {max_age_days} days ago: {clock(now)}"
+        yield "age", "old", problem
+
+
+def _fields(body: bytes, label: str) -> dict[str, str]:
+    """Read the one stanza of a Release; names in lower case, lines of a value joined by newlines."""
+    fields: dict[str, str] = {}
+    name = ""
+    text = body.decode("utf-8", "replace").strip("\n")
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
+        raise UntrustedError(label, "malformed", "holds control characters")
+    for number, line in enumerate(text.split("\n"), 1):
+        if name and line[:1] in {" ", "\t"} and line.strip():
+            fields[name] += "\n" + line.strip()
+            continue
+        field, colon, value = line.partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", field):
+            raise UntrustedError(label, "malformed", f"line {number} is no field")
+        name = field.lower()
+        if name in fields:
+            raise UntrustedError(label, "malformed", f"gives {field} twice")
+        fields[name] = value.strip()
+    return fields
+
+
+def _indexes(sums: str, label: str) -> dict[str, Index]:
+    indexes: dict[str, Index] = {}
+    for line in sums.split("\n"):
+        if not line:
+            continue
+        found = re.fullmatch(r"([0-9a-f]{64})[ \t]+([0-9]{1,15})[ \t]+(\S+)", line)
+        if found is None or not _is_inside(found[3]):
+            raise UntrustedError(label, "malformed", f"lists {line[:200]!r} among its SHA256 sums")
+        index = Index(found[3], int(found[2]), found[1])
+        if indexes.setdefault(index.path, index) != index:
+            raise UntrustedError(label, "malformed", f"lists {index.path} twice, with different sums")
+    if not indexes:
+        raise UntrustedError(label, "malformed", "lists no SHA256 sums; MD5 and SHA-1 prove nothing")
+    return indexes
+
+
+def _is_inside(path: str) -> bool:
+    return not any(part in {"", ".", ".."} for part in path.split("/")) and not re.search(r"[\\%?#]", path)
+
+
+def _moment(text: str, field: str, label: str) -> int:
+    """Return seconds since the epoch of a date in UTC, as Release files write it (RFC 5322, 3.3)."""
+    found = DATE.fullmatch(text)
+    if found is None or found[2] not in MONTHS:
+        raise UntrustedError(label, "malformed", f"has the {field} {text[:80]!r}, which is no date in UTC")
+    day, hour, minute, second = (int(found[group]) for group in (1, 4, 5, 6))
+    if not (1 <= day <= 31 and hour < 24 and minute < 60 and second < 61):
+        raise UntrustedError(label, "malformed", f"has the {field} {text[:80]!r}, which is no date in UTC")
+    return calendar.timegm((int(found[3]), MONTHS[found[2]], day, hour, minute, second))
