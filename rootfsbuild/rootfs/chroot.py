@@ -31,9 +31,9 @@ def run_in_root(
     """Run a command (a login shell if none is given) in `root` on the caller's terminal.
 
     Of `environment` only what describes the terminal is passed on. With `network` the host's resolv.conf,
-    and its hosts file where the root has none, are shown read-only; nothing of them stays in the root. Returns
-    the exit status; 127 if there is no such command, 128 + n if signal n ended it. Raises HostError, PackageError,
-    TargetError or UsageError.
+    and its hosts file where the root has none, are shown read-only; nothing of them stays in the root.
+    Returns the exit status; 127 if there is no such command, 128 + n if signal n ended it. Raises HostError,
+    PackageError, TargetError or UsageError.
     """
     real = os.path.realpath(root)
     if not os.path.isdir(real):

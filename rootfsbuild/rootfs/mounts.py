@@ -43,7 +43,7 @@ _LINKS = {
 }
 # What root may write without any capability, only because it owns it; and what tells about the host.
 _PROC_READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "asound")
-_PROC_HIDDEN = ("kcore", "keys", "timer_list", "sched_debug", "latency_stats")
+_PROC_HIDDEN = ("kcore", "keys", "timer_list", "sched_debug", "latency_stats", "1/cmdline")
 
 
 @dataclass(frozen=True)
