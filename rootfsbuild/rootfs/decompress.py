@@ -5,13 +5,13 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from typing import Any, Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rootfsbuild.errors import PackageError
 
 if TYPE_CHECKING:
-    from types import ModuleType
     from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
 
 CHUNK = 1 << 18
 """Most bytes that one step yields; also what is read at a time."""
@@ -40,9 +40,9 @@ class _Decoder(Protocol):
 def decompress(chunks: Iterable[bytes], name: str, label: str, limit: int) -> Iterator[bytes]:
     """Yield the plain bytes of `chunks`, at most about CHUNK at a time.
 
-    `name` tells the compressor by its ending: .gz, .xz, .zst, .bz2, .lzma or none of them. Raises PackageError,
-    naming `label` and `name`, for a corrupt or truncated stream, for one that needs too much memory, and as soon
-    as more than `limit` bytes come out.
+    `name` tells the compressor by its ending: .gz, .xz, .zst, .bz2, .lzma or none of them. Raises
+    PackageError, naming `label` and `name`, for a corrupt or truncated stream, for one that needs too much
+    memory, and as soon as more than `limit` bytes come out.
     """
     total = 0
     try:
@@ -169,8 +169,8 @@ def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _frames(chunks: Iterator[bytes], begin: Callable[[], Any]) -> Iterator[bytes]:
     """Decode frames block by block (RFC 8878, 3.1.1).
 
-    zstandard's own reader ends silently in a truncated frame, and its object returns all that its input holds at
-    once. A block holds at most 128 KiB of output, so feeding single blocks bounds both.
+    zstandard's own reader ends silently in a truncated frame, and its object returns all that its input
+    holds at once. A block holds at most 128 KiB of output, so feeding single blocks bounds both.
     """
     source = _Exactly(chunks)
     while magic := source.up_to(4):

@@ -1,7 +1,7 @@
 """Lay one package's files down in the root that this process is confined to.
 
-Nothing that exists is ever opened, truncated or removed here: an entry is created or, where its path is taken,
-created aside for `settle` to judge when every package has been laid.
+Nothing that exists is ever opened, truncated or removed here: an entry is created or, where its path is
+taken, created aside for `settle` to judge when every package has been laid.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import PackageError
 from rootfsbuild.rootfs.entries import Content, Entry, Kind
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rootfsbuild.rootfs.package import Opened
     from collections.abc import Callable, Mapping
+
+    from rootfsbuild.rootfs.package import Opened
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 _KEPT_XATTRS = ("security.capability", "user.")
-"""What a package may attach to a file; labels of a security module belong to the machine that runs the root."""
+"""What a package may attach to a file; labels of a security module belong to the machine that runs the
+root."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Rules:
 
 @dataclass
 class Traces:
-    """What laying one package did; every path is as in Entry, a canonical one free of symlinks in its directory."""
+    """What laying one package did; paths are as in Entry, canonical ones free of symlinks on the way."""
 
     paths: list[bytes] = field(default_factory=list)
     """Each entry in archive order, directories with a `/` at the end."""
@@ -169,6 +171,8 @@ class _Laying:
         return where
 
     def _other(self, entry: Entry, content: Content) -> None:
+        if entry.path in self.own:
+            raise PackageError(self.package, "the same path twice")
         where = self._where(entry.path)
         kind = entry.kind
         if kind is Kind.FILE:
@@ -260,11 +264,13 @@ class _Laying:
         return aside
 
 
-def lay_package(package: str, rank: int, opened: Opened, limit: int, ground: Ground, rules: Rules) -> Traces:
+def lay_package(
+    package: str, rank: int, opened: Opened, limit: int, *, ground: Ground, rules: Rules
+) -> Traces:
     """Create every file of a package below the current directory, which must be the confined root; umask 0.
 
-    `rank` is unlike that of every other package. Raises PackageError with the path, ClashError, or OSError when
-    the file system itself refuses (`storage_failed` tells them apart).
+    `rank` is unlike that of every other package. Raises PackageError with the path, ClashError, or OSError
+    when the file system itself refuses (`storage_failed` tells them apart).
     """
     laying = _Laying(package, rank, ground, rules, opened.digested)
     put = laying.entry

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from rootfsbuild.rootfs.entries import Entries
     from collections.abc import Mapping
+
+    from rootfsbuild.rootfs.entries import Entries
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,34 @@
 """Decide, once every package has been laid, what the plan's order would have left where several met.
 
-Which process came first is chance; the plan's order is not. dpkg, unpacking one package after the other, lets a
-later package take over a path from one that it Replaces, keeps the earlier package's if that one Replaces the later,
-and refuses otherwise (Debian Policy 7.6). A directory that several packages ship has the mode, owner and time that
-the first of them gives it.
+Which process came first is chance; the plan's order is not. dpkg, unpacking one package after the other,
+lets a later package take over a path from one that it Replaces, keeps the earlier package's if that one
+Replaces the later, and refuses otherwise (Debian Policy 7.6). A directory that several packages ship has the
+mode, owner and time that the first of them gives it.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
-from rootfsbuild.errors import FileConflictError
-from typing import TYPE_CHECKING
+from rootfsbuild.errors import FileConflictError, PackageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
     from rootfsbuild.rootfs.lay import Traces
 
-MayReplace = Callable[[str, str], bool]
-"""(loser, winner): whether the winner's Replaces lets it have the loser's files."""
+
+class MayReplace(Protocol):
+    """Whether the winner's Replaces lets it have the loser's files (Debian Policy 7.6.1)."""
+
+    def __call__(self, *, loser: str, winner: str) -> bool:
+        """Answer for two packages by their names."""
+        ...
+
 
 _HINT = "report it to the distribution, or exclude one of the two packages"
 
@@ -37,20 +45,44 @@ class Settlement:
     """Package → its paths that a later one took over."""
 
 
-def settle(laid: Sequence[tuple[str, Traces]], may_replace: MayReplace, touched: int | None) -> Settlement:
-    """Return what turns the tree as laid into the tree as planned; `laid` is in plan order.
+def settle(
+    earlier: Sequence[tuple[str, Traces]],
+    laid: Sequence[tuple[str, Traces]],
+    may_replace: MayReplace,
+    touched: int | None,
+) -> Settlement:
+    """Return what turns the tree as laid into the tree as planned; both sequences are in plan order.
 
-    `touched` is the time, in ns, for directories into which anything but a directory was laid (dpkg leaves the
-    moment of unpacking there); with None they too have the time that their first package gives them. Raises
-    FileConflictError, the same whichever package came first.
+    `earlier` are packages that lay in the root before, and settled: they only take part in conflicts.
+    `touched` is the time, in ns, for directories into which anything but a directory was laid (dpkg leaves
+    the moment of unpacking there); with None they too have the time that their first package gives them.
+    Raises FileConflictError, the same whichever package came first.
     """
     result = Settlement()
-    _check_links(laid)
+    everyone = (*earlier, *laid)
+    _check_links(everyone)
     collided = {where for _, traces in laid for _, where, _ in traces.collisions}
     if collided:
-        _judge(laid, collided, may_replace, result)
-    _date(laid, touched, result)
+        _judge(everyone, collided, may_replace, result)
+    result.directories = _dated(earlier, laid, touched)
     return result
+
+
+def at_rest(package: str, traces: Traces, diverted: Mapping[bytes, tuple[str, bytes]]) -> Traces:
+    """Return the traces of a settled package, its files where diversions made since have moved them."""
+    moved = dict(traces.moved)
+    for path in traces.paths if diverted else ():
+        if not path.endswith(b"/"):
+            diverter, target = diverted.get(canonical(traces, path), (package, b""))
+            if diverter != package:
+                moved[path] = target
+    return replace(traces, moved=moved, collisions=[])
+
+
+def without(traces: Traces, paths: AbstractSet[bytes]) -> Traces:
+    """Return the traces of a package that lost `paths`, none of them a directory, to others."""
+    digests = {path: digest for path, digest in traces.digests.items() if path not in paths}
+    return replace(traces, paths=[path for path in traces.paths if path not in paths], digests=digests)
 
 
 def canonical(traces: Traces, path: bytes) -> bytes:
@@ -117,7 +149,7 @@ def _judge(
 
 
 def _claims(laid: Sequence[tuple[str, Traces]], collided: set[bytes]) -> dict[bytes, list[tuple[int, bytes]]]:
-    """Return, for each path that is contested, (rank, path as written) of everyone who wants it, in plan order."""
+    """Return, for each contested path, (rank, path as written) of all who want it, in plan order."""
     claims: dict[bytes, list[tuple[int, bytes]]] = {where: [] for where in collided}
     for rank, (package, traces) in enumerate(laid):
         absent = set(traces.absent)
@@ -129,7 +161,7 @@ def _claims(laid: Sequence[tuple[str, Traces]], collided: set[bytes]) -> dict[by
                     raise _directory_conflict(laid, rank, where)
             elif path not in absent and (where := canonical(traces, path)) in collided:
                 if any(other == rank for other, _ in claims[where]):
-                    raise _conflict(where, package, package)
+                    raise PackageError(package, "the same file under two names", os.fsdecode(path))
                 claims[where].append((rank, path))
     return claims
 
@@ -142,18 +174,18 @@ def _duel(
     may_replace: MayReplace,
 ) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
     first, second = laid[earlier[0]][0], laid[later[0]][0]
-    if may_replace(first, second):
+    if may_replace(loser=first, winner=second):
         return earlier, later
-    if may_replace(second, first):
+    if may_replace(loser=second, winner=first):
         return later, earlier
     raise _conflict(where, first, second)
 
 
 def _check_links(laid: Sequence[tuple[str, Traces]]) -> None:
-    """Refuse what depends on who came first: a path that is a symlink in one package and a directory in another.
+    """Refuse a path that is a symlink in one package and a directory in another, where chance decided.
 
-    In plan order the outcome is defined: the first of the two decides (Debian Policy 6.6). Where chance decided
-    otherwise, nothing that was laid below that path is where it belongs.
+    In plan order the outcome is defined: the first of the two decides (Debian Policy 6.6). Where chance
+    decided otherwise, nothing that was laid below that path is where it belongs.
     """
     linked = {where: rank for rank, (_, traces) in enumerate(laid) for where in traces.links}
     for rank, (package, traces) in enumerate(laid):
@@ -168,14 +200,22 @@ def _check_links(laid: Sequence[tuple[str, Traces]]) -> None:
 
 def _first_with_directory(laid: Sequence[tuple[str, Traces]], where: bytes) -> int | None:
     for rank, (_, traces) in enumerate(laid):
-        for path in traces.paths:
-            if path.endswith(b"/") and traces.aliases.get(path[:-1], path[:-1]) == where:
-                return rank
+        if any(where == found for found, _ in _directories(traces)):
+            return rank
     return None
 
 
+def _directories(traces: Traces) -> list[tuple[bytes, bytes]]:
+    """Return (canonical path, metadata) of each directory entry."""
+    written = [path[:-1] for path in traces.paths if path.endswith(b"/")]
+    return [
+        (traces.aliases.get(path, path), metadata)
+        for path, metadata in zip(written, traces.directories, strict=True)
+    ]
+
+
 def _directory_conflict(laid: Sequence[tuple[str, Traces]], rank: int, where: bytes) -> FileConflictError:
-    for other, (package, traces) in enumerate(laid):
+    for other, (_, traces) in enumerate(laid):
         if any(where == taken for _, taken, _ in traces.collisions):
             first, second = sorted((rank, other))
             return _conflict(where, laid[first][0], laid[second][0])
@@ -186,19 +226,26 @@ def _conflict(where: bytes, first: str, second: str) -> FileConflictError:
     return FileConflictError("/" + os.fsdecode(where), first, second, hint=_HINT)
 
 
-def _date(laid: Iterable[tuple[str, Traces]], touched: int | None, result: Settlement) -> None:
+def _dated(
+    earlier: Sequence[tuple[str, Traces]], laid: Sequence[tuple[str, Traces]], touched: int | None
+) -> list[tuple[bytes, bytes]]:
     wanted: dict[bytes, bytes] = {}
     filled: set[bytes] = set()
     for _, traces in laid:
-        aliases: Mapping[bytes, bytes] = traces.aliases
-        metadata = iter(traces.directories)
-        for path in traces.paths:
-            if path.endswith(b"/"):
-                written = path[:-1]
-                wanted.setdefault(aliases.get(written, written), next(metadata))
-            elif touched is not None:
-                filled.add(canonical(traces, path).rpartition(b"/")[0])
-    for path, given in wanted.items():
-        if path in filled:
-            given = given.rpartition(b":")[0] + b":%d" % (touched or 0)  # noqa: PLW2901 - the one exception to it
-        result.directories.append((path, given))
+        for where, metadata in _directories(traces):
+            wanted.setdefault(where, metadata)
+        if touched is not None:
+            files = (path for path in traces.paths if not path.endswith(b"/"))
+            filled.update(canonical(traces, path).rpartition(b"/")[0] for path in files)
+    # What an earlier package made is as its scripts left it.
+    for _, traces in earlier:
+        for where, _metadata in _directories(traces):
+            wanted.pop(where, None)
+    return [
+        (where, _touch(metadata, touched) if where in filled else metadata)
+        for where, metadata in wanted.items()
+    ]
+
+
+def _touch(metadata: bytes, time: int | None) -> bytes:
+    return metadata.rpartition(b":")[0] + b":%d" % (time or 0)

@@ -6,10 +6,10 @@ Formats: ustar and pax (POSIX.1-2017, pax(1p)), and GNU tar's long names and bas
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import PackageError
 from rootfsbuild.rootfs.entries import Content, Entries, Entry, Kind
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,9 +37,9 @@ _EMPTY: Content = iter(())
 def read_tar(chunks: Iterable[bytes], label: str) -> Entries:
     """Yield the entries of a tar archive whose plain bytes arrive in `chunks`.
 
-    A content left unread is skipped. Raises PackageError, naming `label` and the member, for everything that two
-    readers could understand differently: a wrong checksum, a number that is not plain octal, a name that leaves the
-    root, data on what has none, sparse files, a missing end mark, anything but zeros behind it.
+    A content left unread is skipped. Raises PackageError, naming `label` and the member, for everything that
+    two readers could understand differently: a wrong checksum, a number that is not plain octal, a name that
+    leaves the root, data on what has none, sparse files, a missing end mark, anything but zeros behind it.
     """
     source = _Source(iter(chunks), label)
     common: dict[str, bytes] = {}
@@ -59,7 +59,7 @@ def read_tar(chunks: Iterable[bytes], label: str) -> Entries:
 
 
 def normalise(path: bytes, label: str) -> bytes:
-    """Return `path` as an Entry has it; PackageError for a name that is absolute, leaves the root or is no name."""
+    """Return `path` as an Entry has it; PackageError if it is absolute, leaves the root or is no name."""
     parts = [part for part in path.split(b"/") if part not in {b"", b"."}]
     if not path or path[:1] == b"/" or b".." in parts or b"\0" in path:
         raise PackageError(label, "a name that could lead outside of the root", os.fsdecode(path))
@@ -177,7 +177,7 @@ def _gather(source: _Source, header: bytes, into: dict[str, bytes]) -> None:
 
 
 def _pax_records(data: bytes, label: str) -> dict[str, bytes]:
-    """Return the records of a pax extended header: `LENGTH KEY=VALUE newline`, length in bytes of the whole."""
+    """Return the records of a pax header: `LENGTH KEY=VALUE newline`, the length in bytes of the whole."""
     records: dict[str, bytes] = {}
     at = 0
     while at < len(data):

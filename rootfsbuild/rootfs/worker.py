@@ -19,6 +19,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWNS = 0x00020000
 _MS_PRIVATE_RECURSIVE = 1 << 18 | 1 << 14
 _LARGEST_ANSWER = 1 << 30
+"""Bytes; a million paths are a tenth of it."""
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ENFILE, errno.EMFILE}
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,12 +43,9 @@ class Worker:
             socket.send_fds(self.tasks, [pack(fields)], [fd])
 
     def receive(self, subject: str) -> Fields:
-        """Wait for the answer; raise what the task raised, or PackageError for `subject` if the process died."""
+        """Wait for the answer; raise what the task raised, PackageError for `subject` if the process died."""
         try:
-            size = int.from_bytes(_read(self.answers, 8), "little")
-            if size > _LARGEST_ANSWER:
-                raise EOFError
-            fields = unpack(_read(self.answers, size))
+            fields = unpack(_read(self.answers, int.from_bytes(_read(self.answers, 8), "little")))
         except EOFError:
             _, status = os.waitpid(self.pid, 0)
             ended = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"status {status >> 8}"
@@ -150,7 +148,7 @@ def _revived(fields: Sequence[str]) -> Exception:
         )
     if kind == "HostError":
         return HostError("chroot", f"unpacking is confined to the root: {rest[-1]}")
-    return PackageError(*(rest + ["", "", ""])[:3])
+    return PackageError(*[*rest, "", "", ""][:3])
 
 
 def _reason(error: OSError) -> bytes:
@@ -197,6 +195,8 @@ def _answer(pipe: int, fields: Fields) -> None:
 
 
 def _read(pipe: int, count: int) -> bytes:
+    if count > _LARGEST_ANSWER:
+        raise EOFError
     data = bytearray()
     while len(data) < count:
         piece = os.read(pipe, min(count - len(data), 1 << 20))

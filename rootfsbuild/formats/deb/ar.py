@@ -26,8 +26,8 @@ class Member:
 def read_members(fd: int, label: str) -> tuple[Member, ...]:
     """Return the members of the archive open as `fd`, in order.
 
-    Raises PackageError for anything but a well-formed archive: wrong magic, a number that is not plain decimal
-    digits, a member that reaches past the end of the file, bytes between members.
+    Raises PackageError for anything but a well-formed archive: wrong magic, a number that is not plain
+    decimal digits, a member that reaches past the end of the file, bytes between members.
     """
     end = os.fstat(fd).st_size
     _check_magic(os.pread(fd, len(MAGIC), 0), label)

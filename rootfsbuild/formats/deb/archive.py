@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import PackageError
 from rootfsbuild.formats.deb.ar import Member, read_members
@@ -11,7 +12,6 @@ from rootfsbuild.rootfs.decompress import CHUNK, decompress
 from rootfsbuild.rootfs.entries import Entries, Kind
 from rootfsbuild.rootfs.package import ControlArchive
 from rootfsbuild.rootfs.tar import read_tar
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,9 +48,10 @@ class Deb:
 def open_deb(path_or_fd: str | int, label: str) -> Deb:
     """Return the package in a file, its control archive read; `label` names it in errors.
 
-    The members must be `debian-binary` (version 2.x), a control archive and a data archive, in this order, each
-    once; members whose names begin with `_` are skipped, and so is what follows the data archive (deb(5)).
-    A path given is opened and stays open as long as the result's `fd` is. Raises PackageError otherwise.
+    The members must be `debian-binary` (version 2.x), a control archive and a data archive, in this order,
+    each once; members whose names begin with `_` are skipped, and so is what follows the data archive
+    (deb(5)). A path given is opened and stays open as long as the result's `fd` is. Raises PackageError
+    otherwise.
     """
     if isinstance(path_or_fd, str):
         return open_deb(os.open(path_or_fd, os.O_RDONLY | os.O_CLOEXEC), label)
