@@ -128,7 +128,7 @@ class Store:
     def in_use(self) -> Iterator[None]:
         """Keep this store from being pruned for the length of a build."""
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError):  # a store that cannot be written cannot be pruned either
+            with contextlib.suppress(OSError, StorageError):  # one that cannot be written is not pruned either
                 descriptor = _open_lock(os.path.join(self.root, "in-use"))
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -266,7 +266,8 @@ def _open_partial(path: str) -> int:
 def _open_lock(path: str) -> int:
     with _refusals(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # Open for reading, so that a build can also hold off the pruning of a cache it may only read.
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
 
 def _same_file(descriptor: int, path: str) -> bool:
