@@ -120,10 +120,16 @@ def _check_table(
 ) -> None:
     for key, item in value.items():
         if key not in table.fields:
-            elsewhere = [dotted(place) for place in _places(whole) if place[-1] == key]
-            hint = f'did you mean "{elsewhere[0]}"?' if elsewhere else did_you_mean(key, table.fields)
+            hint = _hint_at_key(key, table, whole)
             raise wrong(document, (*path, key), "unknown key", list_words(table.fields), hint)
         _check(document, item, table.fields[key].shape, whole, (*path, key))
+
+
+def _hint_at_key(key: str, table: Table, whole: Table) -> str:
+    # A right word in the wrong table is likelier than a misspelt one in the right table.
+    elsewhere = {str(place[-1]): dotted(place) for place in reversed([*_places(whole)])}
+    meant = elsewhere.get(key) or nearest(key, table.fields) or elsewhere.get(nearest(key, elsewhere))
+    return f'did you mean "{meant}"?' if meant else ""
 
 
 def _check_text(document: Document, value: str, shape: Text, path: Path) -> None:

@@ -9,14 +9,15 @@ PACKAGE = Text("a package name", r"[a-z0-9][a-z0-9+.-]+")
 ARCHITECTURE = Text("a Debian architecture such as amd64", r"[a-z0-9][a-z0-9-]*")
 FINGERPRINT = Text("a fingerprint of 40 or 64 hexadecimal digits", r"[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}")
 URL = Text("a URL (http, https or file) or an absolute path", r"(https?|file)://\S+|/\S*")
+_WORDS = r"([A-Za-z0-9]|\{codename\}|\{version\})"
 SUITE = Text(
     'a suite such as "bookworm" or "{codename}-backports" (not a flat repository, whose suite ends in /)',
-    r"[A-Za-z0-9{][A-Za-z0-9{}._+~/-]*[A-Za-z0-9}]",
+    rf"{_WORDS}([._+~/-]*{_WORDS})*",
 )
 COMPONENT = Text('a component such as "main"', r"[A-Za-z0-9][A-Za-z0-9._+/-]*")
 TEMPLATE = Text(
     "a URL that contains {timestamp}, and {archive} where the archive's name belongs",
-    r"(https?|file)://\S*\{timestamp\}\S*",
+    r"(https?|file)://([^\s{}]|\{archive\})*\{timestamp\}([^\s{}]|\{archive\})*",
 )
 
 ARCHIVE = Table(

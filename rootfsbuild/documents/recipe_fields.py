@@ -137,7 +137,10 @@ RECIPE = Table(
             example="bookworm",
         ),
         "name": Field(NAME, "The name of the result; by default the recipe's file name without .toml."),
-        "arch": Field(WORD, "The architecture as the distribution calls it; by default this machine's."),
+        "arch": Field(
+            Text("an architecture such as amd64", r"[A-Za-z0-9_-]+"),
+            "The architecture as the distribution calls it; by default this machine's.",
+        ),
         "snapshot": Field(Moment(), "Build from the archives as they were at this date."),
         "hostname": Field(
             Text("a host name of letters, digits, - and .", rf"{_HOST}(\.{_HOST})*"),
