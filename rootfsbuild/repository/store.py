@@ -128,7 +128,7 @@ class Store:
     def in_use(self) -> Iterator[None]:
         """Keep this store from being pruned for the length of a build."""
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(OSError, StorageError):  # one that cannot be written is not pruned either
+            with contextlib.suppress(OSError, StorageError):  # what cannot be written is not pruned
                 descriptor = _open_lock(os.path.join(self.root, "in-use"))
                 stack.callback(os.close, descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
