@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import requests
 
-CHUNK = 32768
+CHUNK = 65536
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 ABSENT = {401, 403, 404, 410, 451}
 
@@ -157,9 +157,9 @@ class Wire:
             target = urljoin(there, response.headers["location"])
             _drain(response)
             response.close()
-            scheme = urlsplit(target).scheme
-            if scheme not in {"http", "https"} or (urlsplit(there).scheme == "https" and scheme != "https"):
-                raise TransferError(f"is redirected from https to {target}")
+            before, after = urlsplit(there).scheme, urlsplit(target).scheme
+            if after not in {"http", "https"} or (before == "https" and after != "https"):
+                raise TransferError(f"is redirected from {before} to {target}")
             there = target
         raise TransferError(f"is redirected more than {self.limits.redirects} times")
 
@@ -327,7 +327,9 @@ def _answer(response: requests.Response, offset: int, watched: _Watched) -> Answ
 
 
 def _chunks(response: requests.Response, watched: _Watched) -> Iterator[bytes]:
-    while chunk := response.raw.read(CHUNK, decode_content=False):
+    # read1 gives what has come, so that the rate of a slow server is seen; urllib3 before 2.1 lacks it.
+    read = getattr(response.raw, "read1", response.raw.read)
+    while chunk := read(CHUNK, decode_content=False):
         watched.received += len(chunk)
         yield chunk
     if watched.verdict:
