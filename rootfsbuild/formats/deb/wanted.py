@@ -1,0 +1,168 @@
+"""What a request asks for, in terms of the packages that are there."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rootfsbuild.errors import UnsatisfiableError
+from rootfsbuild.formats.deb.explain import nearest
+from rootfsbuild.formats.deb.metadata import PRIORITIES, Deb, Placed, Universe
+from rootfsbuild.formats.deb.relations import Alternative
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rootfsbuild.plan import Request
+
+_INCLUDE = re.compile(r"(?P<name>[^\s:=/]+)(?::(?P<architecture>[a-z0-9-]+))?(?:=(?P<version>\S+)|/(?P<suite>\S+))?")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The packages that a request names, and the version that each name stands for."""
+
+    universe: Universe
+    included: Mapping[str, Deb]
+    """By the request as written, in its order."""
+    preselected: Mapping[str, Deb]
+    """By name."""
+    fixed: Mapping[str, Deb | None]
+    """By name: the version that was asked for, or None for what must not be chosen."""
+    variant: str
+
+    def candidate(self, name: str) -> Deb | None:
+        """Return the version of a package that may be chosen."""
+        return self.fixed[name] if name in self.fixed else self.universe.candidate(name)
+
+    def essential(self) -> tuple[Deb, ...]:
+        """Return the Essential packages, in the order in which apt goes through them."""
+        if self.variant == "custom":
+            return ()
+        return tuple(
+            deb
+            for name in self.universe.notable()
+            if self.universe.is_essential(name) and (deb := self.candidate(name)) is not None
+        )
+
+    def by_priority(self) -> tuple[Deb, ...]:
+        """Return the other packages that the variant brings for their priority."""
+        if self.variant not in PRIORITIES:
+            return ()
+        worst = PRIORITIES.index(self.variant)
+        return tuple(
+            deb
+            for name in self.universe.notable()
+            if not self.universe.is_essential(name)
+            and (deb := self.candidate(name)) is not None
+            and deb.priority <= worst
+        )
+
+
+def read_request(request: Request, universe: Universe) -> Wanted:
+    """Find what a request names. Raises UnsatisfiableError for a name, version or suite that is not there."""
+    fixed: dict[str, Deb | None] = dict.fromkeys(request.exclude)
+    for text in request.include:
+        _fix(universe, text, fixed, recommends=request.recommends)
+    wanted = Wanted(universe, {}, {}, fixed, request.variant)
+    included = {text: _find(wanted, text) for text in request.include}
+    preselected = [_find(wanted, text) for text in request.preselect]
+    return Wanted(universe, included, {deb.name: deb for deb in preselected}, fixed, request.variant)
+
+
+def _parts(universe: Universe, text: str) -> tuple[str, str, str]:
+    """Return name, version pattern and suite of an include."""
+    match = _INCLUDE.fullmatch(text)
+    if match is None:
+        raise UnsatisfiableError(
+            text, (f"{text!r} names no package",), hint="write name, name:arch, name=version or name/suite"
+        )
+    architecture = match["architecture"]
+    if architecture not in {None, "native", "all", "any", universe.architecture}:
+        raise UnsatisfiableError(
+            text, (f"{match['name']} is asked for {architecture}, and this root is {universe.architecture}",)
+        )
+    return match["name"], match["version"] or "", match["suite"] or ""
+
+
+def _fix(universe: Universe, text: str, fixed: dict[str, Deb | None], *, recommends: bool) -> None:
+    """Enter the version that an include asks for, before anything is chosen: nothing is upgraded later."""
+    name, version, suite = _parts(universe, text)
+    if name in fixed or not (version or suite) or not universe.versions(name):
+        return
+    if version:
+        found = [deb for deb in universe.versions(name) if fnmatch.fnmatchcase(deb.version, version)]
+    else:
+        found = [deb for deb in universe.versions(name) if _is_in(deb, suite)]
+    if not found:
+        have = [f"{name} has version {deb.version} in {deb.placed.place}" for deb in universe.versions(name)]
+        raise UnsatisfiableError(text, have, hint="name one of these versions, or add the suite to the recipe")
+    fixed[name] = found[0]
+    if suite:
+        _follow(universe, found[0], suite, fixed, ("Pre-Depends", "Depends", *(["Recommends"] * recommends)))
+
+
+def _follow(universe: Universe, deb: Deb, suite: str, fixed: dict[str, Deb | None], fields: tuple[str, ...]) -> None:
+    """Take from the same suite what a package needs in a version that its usual candidate does not have.
+
+    As apt's SetCandidateRelease, but on what could be installed instead of what is installed already: on an empty
+    system apt would find no dependency met, and give up at the first.
+    """
+    for relation in (relation for field in fields for relation in deb.relations(field)):
+        if any(_has_candidate(universe, alternative, fixed) for alternative in relation.alternatives):
+            continue
+        for alternative in relation.alternatives:
+            better = [
+                other
+                for other in universe.versions(alternative.name)
+                if _is_in(other, suite) and universe.meets(other, alternative)
+            ]
+            if better and alternative.name not in fixed:
+                fixed[alternative.name] = better[0]
+                _follow(universe, better[0], suite, fixed, fields)
+                break
+
+
+def _has_candidate(universe: Universe, alternative: Alternative, fixed: Mapping[str, Deb | None]) -> bool:
+    candidates = (fixed[name] if name in fixed else universe.candidate(name) for name in universe.meeting(alternative))
+    return any(deb is not None and universe.meets(deb, alternative) for deb in candidates)
+
+
+def _is_in(deb: Deb, suite: str) -> bool:
+    return any(suite in {placed.suite, placed.codename} for placed in deb.places)
+
+
+def _find(wanted: Wanted, text: str) -> Deb:
+    name, *_ = _parts(wanted.universe, text)
+    deb = wanted.candidate(name)
+    return deb if deb is not None else _only_provider(wanted, text, name)
+
+
+def _only_provider(wanted: Wanted, text: str, name: str) -> Deb:
+    """Return the one candidate that provides `name`, as apt-get does for a virtual package."""
+    universe = wanted.universe
+    providers = [
+        deb
+        for other in universe.meeting(Alternative(name))
+        if (deb := wanted.candidate(other)) is not None and universe.meets(deb, Alternative(name))
+    ]
+    if len(providers) == 1:
+        return providers[0]
+    if providers:
+        names = ", ".join(sorted(deb.name for deb in providers))
+        raise UnsatisfiableError(
+            text, (f"{name} is a virtual package with several providers",), hint=f"include one of {names}"
+        )
+    if name in wanted.fixed:
+        raise UnsatisfiableError(text, (f"{name} is excluded",), hint=f"take {name} out of exclude")
+    if universe.versions(name):
+        have = (f"{name} has version {deb.version} in {_named(deb.placed)}" for deb in universe.versions(name))
+        raise UnsatisfiableError(text, tuple(have))
+    places = ", ".join(dict.fromkeys(placed.place for placed in universe.placed)) or "any archive"
+    raise UnsatisfiableError(text, (f"{name} is not in {places}",), hint=nearest(name, universe.names()))
+
+
+def _named(placed: Placed) -> str:
+    return f"{placed.place}, whose pin of {placed.pin} forbids it"
