@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from rootfsbuild.distro import Archive
 from rootfsbuild.errors import RecipeError, ScriptError
-from rootfsbuild.events import Notice, Report, StageEnded, StageStarted, Warned
+from rootfsbuild.events import Event, Notice, Report, StageEnded, StageStarted, Warned
 from rootfsbuild.formats import FORMATS
-from rootfsbuild.formats.format import Format, Ground, Image
+from rootfsbuild.formats.format import Blob, Format, Ground, Image
 from rootfsbuild.manifest import describe_result
 from rootfsbuild.outputs.output import choose_output
 from rootfsbuild.plan import Package, Plan, Request
@@ -23,6 +23,7 @@ from rootfsbuild.repository.store import Store, default_cache_dir
 from rootfsbuild.rootfs.hooks import copy_files, run_hooks
 from rootfsbuild.rootfs.inside import edit_root
 from rootfsbuild.rootfs.publish import Staging, open_staging
+from rootfsbuild.rootfs.runner import Run, open_runner
 from rootfsbuild.rootfs.sandbox import Sandbox, check_host
 from rootfsbuild.rootfs.times import clamp_times
 
@@ -76,16 +77,18 @@ def build(recipe: Recipe, target: str, settings: Settings, report: Report) -> Re
     """
     output = choose_output(target)
     check_host()
-    with open_staging(target, force=settings.force, keep=settings.keep) as staging:
+    with open_staging(
+        target, force=settings.force, keep=settings.keep, warn=lambda text: report(Warned(text))
+    ) as staging:
         with _open_sources(recipe, settings, report) as sources:
             plan = _resolve(recipe, sources, settings, report)
             _make_root(recipe, plan, sources, staging, settings, report)
         report(StageStarted("publish"))
         output.write(staging.root, staging.result, plan.epoch)
-        manifest = staging.publish(describe_result(recipe, plan))
+        manifest = staging.publish(describe_result(recipe.name, plan))
         report(StageEnded("publish"))
-    report(Notice(f"{target}: {len(plan.packages)} packages"))
-    return Result(target, manifest, plan)
+    report(Notice(f"{target}: {len(plan.packages)} packages, {recipe.distro} {recipe.release} {recipe.arch}"))
+    return Result(staging.target, manifest, plan)
 
 
 def _format(recipe: Recipe) -> Format:
@@ -118,7 +121,13 @@ def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirr
             raise RecipeError(recipe.path, f"archive {archive.name} has no snapshot service", "snapshot")
         url = archive.snapshot.format(archive=archive.name, timestamp=recipe.snapshot).rstrip("/")
         return find_mirrors(
-            archive.name, [url], distro="", suites=(), overrides=settings.overrides, environ={}, host_root="/nonexistent"
+            archive.name,
+            [url],
+            distro="",
+            suites=(),
+            overrides=settings.overrides,
+            environ={},
+            host_root="/nonexistent",
         )
     return find_mirrors(
         archive.name,
@@ -132,8 +141,15 @@ def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirr
 
 def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Report) -> Plan:
     format_ = _format(recipe)
+    weakened: set[str] = set()
+
+    def record(event: Event) -> None:
+        if isinstance(event, Warned) and event.weakens:
+            weakened.add(event.weakens)
+        report(event)
+
     report(StageStarted("metadata"))
-    metadata = format_.refresh(sources, report)
+    metadata = format_.refresh(sources, record)
     report(StageEnded("metadata"))
     request = Request(
         recipe.arch, recipe.variant, recipe.include, recipe.exclude, recipe.recommends, recipe.preselect
@@ -149,7 +165,7 @@ def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Repor
         packages=packages,
         snapshots=metadata.snapshots,
         epoch=_epoch(settings, [snapshot.date for snapshot in metadata.snapshots]),
-        weakened=tuple(sorted(settings.relax)),
+        weakened=tuple(sorted(weakened)),
     )
 
 
@@ -175,21 +191,64 @@ def _make_root(
         path_exclude=recipe.path_exclude,
         path_keep=recipe.path_keep,
     )
-    format_.prepare(staging.root, image)
     sandbox = Sandbox(
         root=staging.root,
         environment=format_.environment(plan.epoch),
         network=settings.script_network,
         timeout=settings.script_timeout,
+        overlays=format_.overlays,
+        report=report,
     )
-    with _blame_to_shell(sandbox, settings, report), sandbox.open(log=staging.log) as session:
-        ground = Ground(staging.root, plan, image, session.run, report)
-        _install(format_, ground, sources, report)
-        copy_files(staging.root, recipe.files)
-        run_hooks(recipe.hooks, "configured", staging.root, session.run, staging.log, settings.environ, report)
-    report(StageStarted("finish"))
-    with edit_root(staging.root) as inside:
-        format_.clean(inside, plan)
-    run_hooks(recipe.hooks, "finished", staging.root, sandbox.run, staging.log, settings.environ, report)
-    clamp_times(staging.root, plan.epoch)
-    report(StageEnded("finish"))
+    with open(staging.log, "wb") as log:
+
+        def hooks(stage: str, run: Run) -> None:
+            run_hooks(recipe.hooks, stage, staging.root, run, log.write, settings.environ, report)
+
+        format_.prepare(staging.root, image)
+        with _shell_on_failure(sandbox, settings, report), open_runner(sandbox, log.write) as run:
+            ground = Ground(staging.root, plan, image, run, report, lambda: hooks("extracted", run))
+            _install(format_, ground, sources, report)
+            copy_files(staging.root, recipe.files)
+            hooks("configured", run)
+        report(StageStarted("finish"))
+        with edit_root(staging.root) as inside:
+            format_.clean(inside, plan)
+        with open_runner(sandbox, log.write) as run:
+            hooks("finished", run)
+        clamp_times(staging.root, plan.epoch)
+        report(StageEnded("finish"))
+
+
+def _install(format_: Format, ground: Ground, sources: Sources, report: Report) -> None:
+    """Install the base while its packages arrive, then what comes on top of it."""
+    base = [package for package in ground.plan.packages if package.wave == 0]
+    more = [package for package in ground.plan.packages if package.wave > 0]
+    report(StageStarted("fetch", sum(package.size for package in ground.plan.packages), "B"))
+    format_.install_base(ground, _fetch(base, sources))
+    blobs = {package.name: path for package, path in _fetch(more, sources)}
+    for group in format_.split_waves(ground.plan, blobs):
+        format_.install_more(ground, [(package, blobs[package.name]) for package in group])
+
+
+def _fetch(packages: Sequence[Package], sources: Sources) -> Iterator[Blob]:
+    """Yield each package with its verified file, as they arrive."""
+    wanted = {_wanted(package, sources.mirrors[package.archive]): package for package in packages}
+    for one, path in sources.fetch.blobs(wanted):
+        yield wanted[one], path
+
+
+def _wanted(package: Package, mirrors: Sequence[Mirror]) -> Wanted:
+    urls = tuple(f"{mirror.url}/{quote(package.filename)}" for mirror in mirrors)
+    return Wanted(urls, package.size, package.sha256, f"{package.name} {package.version}")
+
+
+@contextlib.contextmanager
+def _shell_on_failure(sandbox: Sandbox, settings: Settings, report: Report) -> Iterator[None]:
+    """Open a shell in the half-made root when a script fails and the call asks for one."""
+    try:
+        yield
+    except ScriptError as error:
+        if settings.debug_shell:
+            report(Warned(f"{error}\nthis shell is in the half-made root; leave it to end the build"))
+            sandbox.interactive(["/bin/bash"], or_else=[["/bin/sh"]])
+        raise

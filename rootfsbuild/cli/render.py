@@ -12,21 +12,33 @@ from rootfsbuild.plan import Plan
 def render_plan(plan: Plan) -> str:
     """Return a plan as a table for people: package, version, architecture, archive, size and reason."""
     rows = [
-        (package.name, package.version, package.architecture, f"{package.archive}/{package.suite}",
-         _bytes(package.size), str(package.reason))
+        (
+            package.name,
+            package.version,
+            package.architecture,
+            f"{package.archive}/{package.suite}",
+            _bytes(package.size),
+            str(package.reason),
+        )
         for package in sorted(plan.packages, key=lambda package: package.name)
     ]
     heading = ("PACKAGE", "VERSION", "ARCH", "ARCHIVE", "SIZE", "WHY")
     total = sum(package.size for package in plan.packages)
     disk = sum(package.installed_size for package in plan.packages)
     return "\n".join(
-        [*_table([heading, *rows]), "", f"{len(rows)} packages, {_bytes(total)} to fetch, {_bytes(disk)} installed"]
+        [
+            *_table([heading, *rows]),
+            "",
+            f"{len(rows)} packages, {_bytes(total)} to fetch, {_bytes(disk)} installed",
+        ]
     )
 
 
 def render_settings(settings: Iterable[tuple[str, object, str]]) -> str:
-    """Return (dotted path, value, origin) triples as aligned lines."""
-    return "\n".join(_table([(path, "=", _value(value), f"# {origin}") for path, value, origin in settings]))
+    """Return (dotted path, value, origin) triples, a line each."""
+    rows = list(settings)
+    width = max((len(path) for path, _, _ in rows), default=0)
+    return "\n".join(f"{path:<{width}} = {_value(value)}  # {origin}" for path, value, origin in rows)
 
 
 def settings_document(settings: Iterable[tuple[str, object, str]]) -> dict[str, Any]:
@@ -45,7 +57,9 @@ def _value(value: object) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
 
 
 def _bytes(count: float) -> str:

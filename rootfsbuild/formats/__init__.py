@@ -1,0 +1,10 @@
+"""The package formats: a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rootfsbuild.formats.deb import DEB
+from rootfsbuild.formats.format import Format
+
+FORMATS: Mapping[str, Format] = {DEB.name: DEB}

@@ -11,6 +11,7 @@ from rootfsbuild.events import Report
 from rootfsbuild.plan import Package, Plan, Request, Snapshot
 from rootfsbuild.repository.sources import Sources
 from rootfsbuild.rootfs.inside import Inside
+from rootfsbuild.rootfs.runner import Run
 
 Blob = tuple[Package, str]
 """A package and the path of its verified file."""
@@ -31,25 +32,6 @@ class Image:
     path_keep: tuple[str, ...] = ()
 
 
-class Completed(Protocol):
-    """How a command in the sandbox ended."""
-
-    @property
-    def status(self) -> int:
-        """Exit status, or the negated number of the signal."""
-
-    @property
-    def tail(self) -> Sequence[str]:
-        """The last lines it printed."""
-
-
-class Run(Protocol):
-    """Runs a command in the sandbox, which is opened when first needed."""
-
-    def __call__(self, argv: Sequence[str], *, extra_env: Mapping[str, str]) -> Completed:
-        """Run `argv` with the sandbox's environment and `extra_env`."""
-
-
 @dataclass(frozen=True)
 class Ground:
     """Where and how packages are installed."""
@@ -59,6 +41,8 @@ class Ground:
     image: Image
     run: Run
     report: Report
+    extracted: Callable[[], None]
+    """Called once, when the base's files lie in the root and before any script runs."""
 
 
 class Metadata(Protocol):
@@ -88,7 +72,11 @@ class Format:
     """(plan, package name -> blob for those already fetched) -> what is installed after the base, in groups."""
     environment: Callable[[int], Mapping[str, str]]
     """Build time -> the whole environment of maintainer scripts."""
-    install: Callable[[Ground, Iterable[Blob], bool], None]
-    """(ground, packages as they arrive, whether the root is still empty) -> files, database and scripts."""
+    overlays: Mapping[str, tuple[bytes, int]]
+    """Path -> (content, mode) of what scripts see in place of the root's own file."""
+    install_base: Callable[[Ground, Iterable[Blob]], None]
+    """Install the base, whose packages may still be arriving, into the prepared root."""
+    install_more: Callable[[Ground, Iterable[Blob]], None]
+    """Install one more group into a root whose base works."""
     clean: Callable[[Inside, Plan], None]
     """Remove what installing leaves behind and an image must not carry."""

@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from rootfsbuild.errors import RecipeError, ScriptError
 from rootfsbuild.events import Notice, Report
 from rootfsbuild.recipe import FileToCopy, Hook
 from rootfsbuild.rootfs.inside import Inside, edit_root
+from rootfsbuild.rootfs.runner import Run
 
 _TAIL_LINES = 20
 
@@ -24,29 +24,33 @@ def copy_files(root: str, files: Sequence[FileToCopy]) -> None:
     with edit_root(root) as inside:
         for item in files:
             if not os.path.exists(item.source):
-                raise RecipeError(item.source, "no such file", f"files.{item.target!r}", expected="a file to copy in")
-            _copy(inside, item.source, item.target, item.mode)
+                raise RecipeError(
+                    item.source, "no such file", f"files.{item.target!r}", expected="a file to copy in"
+                )
+            _copy(inside, item, item.source, item.target)
 
 
-def _copy(inside: Inside, source: str, target: str, mode: int | None) -> None:
+def _copy(inside: Inside, item: FileToCopy, source: str, target: str) -> None:
     if os.path.isdir(source):
         inside.make_directory(target, os.stat(source).st_mode & 0o755)
         for name in sorted(os.listdir(source)):
-            _copy(inside, os.path.join(source, name), f"{target.rstrip('/')}/{name}", mode)
+            _copy(inside, item, os.path.join(source, name), f"{target.rstrip('/')}/{name}")
         return
     with open(source, "rb") as file:
         data = file.read()
     # Of the host's mode only "may be executed" is meant; who may read it is not the checkout's umask's affair.
-    executable = os.stat(source).st_mode & 0o100
-    inside.write(target, data, mode if mode is not None else 0o755 if executable else 0o644)
+    usual = 0o755 if os.stat(source).st_mode & 0o100 else 0o644
+    inside.write(target, data, usual if item.mode is None else item.mode)
+    with inside.parent(target) as (directory, name):
+        os.chown(name, *item.owner, dir_fd=directory, follow_symlinks=False)
 
 
 def run_hooks(
     hooks: Sequence[Hook],
     stage: str,
     root: str,
-    run_inside: Callable[[], Callable[..., Any]],
-    log: Callable[[bytes], None],
+    run: Run,
+    log: Callable[[bytes], object],
     environment: Mapping[str, str],
     report: Report,
 ) -> None:
@@ -59,20 +63,21 @@ def run_hooks(
             continue
         report(Notice(f"Hook {number} ({stage}, {'inside' if hook.inside else 'outside'})"))
         if hook.inside:
-            done = run_inside()(["/bin/sh", "-e", "-c", hook.run], extra_env={})
-            status, tail = done.status, tuple(done.tail)
+            done = run(["/bin/sh", "-e", "-c", hook.run], extra_env={})
+            status, tail = done.status, done.lines[-_TAIL_LINES:]
         else:
-            status, tail = _run_outside(hook.run, root, log, environment)
+            status, tail = _run_outside(hook, root, log, environment)
         if status:
             raise ScriptError("", f"hook {number} ({stage})", status, tail)
 
 
 def _run_outside(
-    command: str, root: str, log: Callable[[bytes], None], environment: Mapping[str, str]
+    hook: Hook, root: str, log: Callable[[bytes], object], environment: Mapping[str, str]
 ) -> tuple[int, tuple[str, ...]]:
     shell = shutil.which("sh") or "/bin/sh"
     done = subprocess.run(  # noqa: S603 - running the user's own command is what an outside hook is
-        [shell, "-e", "-c", command],
+        [shell, "-e", "-c", hook.run],
+        cwd=hook.folder,
         env={**environment, "ROOTFSBUILD_ROOT": root},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

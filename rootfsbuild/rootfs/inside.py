@@ -74,7 +74,10 @@ class Inside:
         """Create a directory and those above it; one that exists stays as it is."""
         parts = [part for part in path.split("/") if part]
         for depth in range(1, len(parts) + 1):
-            with self.parent("/".join(parts[:depth])) as (directory, name), contextlib.suppress(FileExistsError):
+            with (
+                self.parent("/".join(parts[:depth])) as (directory, name),
+                contextlib.suppress(FileExistsError),
+            ):
                 os.mkdir(name, mode if depth == len(parts) else 0o755, dir_fd=directory)
                 os.chmod(name, mode if depth == len(parts) else 0o755, dir_fd=directory)
 
@@ -109,7 +112,10 @@ class Inside:
 
     def remove(self, path: str) -> None:
         """Remove one file or link; a path that does not exist is no error."""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), self.parent(path) as (directory, name):
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            self.parent(path) as (directory, name),
+        ):
             os.unlink(name, dir_fd=directory)
 
     def remove_directory(self, path: str) -> None:

@@ -1,0 +1,26 @@
+"""Debian's packages: from a suite's signed Release to a configured root with a native dpkg database."""
+
+from __future__ import annotations
+
+from rootfsbuild.formats.deb.cleanup import clean
+from rootfsbuild.formats.deb.explain import why
+from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
+from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
+from rootfsbuild.formats.deb.scripts import SCRIPT_OVERLAYS, script_environment
+from rootfsbuild.formats.deb.skeleton import prepare, source_list
+from rootfsbuild.formats.format import Format
+
+DEB = Format(
+    name="deb",
+    refresh=refresh,
+    resolve=resolve_metadata,
+    why=why,
+    source_list=source_list,
+    prepare=prepare,
+    split_waves=split_waves,
+    environment=script_environment,
+    overlays=SCRIPT_OVERLAYS,
+    install_base=install_base,
+    install_more=install_more,
+    clean=clean,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 
+from rootfsbuild.formats.deb.aptstate import write_apt_state
 from rootfsbuild.plan import Plan
 from rootfsbuild.rootfs.inside import Inside
 
@@ -23,7 +24,11 @@ _REMOVED = (
     ("/var/lib/dbus", "machine-id", "must differ on every machine"),
     ("/var/lib/systemd", "random-seed", "must differ on every machine"),
     ("/var/lib/systemd", "credential.secret", "must differ on every machine"),
-    ("/etc/ssh", "ssh_host_*", "a private key in an image is no secret; `ssh-keygen -A` makes them at first boot"),
+    (
+        "/etc/ssh",
+        "ssh_host_*",
+        "a private key in an image is no secret; `ssh-keygen -A` makes them at first boot",
+    ),
     ("/etc/ssl/private", "ssl-cert-snakeoil.key", "a private key in an image is no secret"),
     ("/etc/ssl/certs", "ssl-cert-snakeoil.pem", "belongs to the key above"),
     ("/usr/sbin", "policy-rc.d", "stood there for the scripts of the build only"),
@@ -37,7 +42,7 @@ _SHADOW_DAY = re.compile(rb"^([^:\n]*:[^:\n]*:)(\d+)(?=:)", re.MULTILINE)
 
 
 def clean(root: Inside, plan: Plan) -> None:
-    """Remove accidents of the build and set the day of password changes to the plan's own."""
+    """Remove accidents of the build, set the day of password changes to the plan's own and leave apt's state."""
     for directory, pattern, _ in _REMOVED:
         for name in fnmatch.filter(root.names(directory), pattern):
             root.remove(f"{directory}/{name}")
@@ -49,6 +54,7 @@ def clean(root: Inside, plan: Plan) -> None:
         root.write("/etc/machine-id", b"", 0o444)
     for name in ("/etc/shadow", "/etc/shadow-"):
         _set_shadow_day(root, name, plan.epoch // _DAY)
+    write_apt_state(root, plan)
 
 
 def _remove_empty_link(root: Inside, name: str) -> None:

@@ -117,7 +117,9 @@ def _activate_file_triggers(root: Inside, packages: Sequence[Unpacked]) -> None:
                 activated.setdefault(trigger, []).append("-" if noawait else package.record)
     if activated:
         lines = (f"{trigger} {' '.join(dict.fromkeys(by))}\n" for trigger, by in activated.items())
-        root.write(f"{ADMIN}/triggers/Unincorp", "".join(lines).encode("utf-8", "surrogateescape"), append=True)
+        root.write(
+            f"{ADMIN}/triggers/Unincorp", "".join(lines).encode("utf-8", "surrogateescape"), append=True
+        )
 
 
 def _file_interests(root: Inside) -> list[tuple[str, bool]]:

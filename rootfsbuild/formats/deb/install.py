@@ -15,8 +15,11 @@ from rootfsbuild.formats.deb.scripts import configure, run_preinsts
 from rootfsbuild.formats.deb.version import satisfies
 from rootfsbuild.formats.format import Blob, Ground
 from rootfsbuild.plan import Package, Plan
-from rootfsbuild.rootfs.extract import Job, extract_packages
+from rootfsbuild.rootfs.extract import Job, Laid, extract_packages
 from rootfsbuild.rootfs.inside import edit_root
+from rootfsbuild.rootfs.lay import Rules
+
+Diversions = Mapping[bytes, tuple[str, bytes]]
 
 # A package's files may exceed its Installed-Size, which counts in KiB and rounds per file, but not by much.
 _SLACK = 64 << 20
@@ -44,26 +47,22 @@ def split_waves(plan: Plan, blobs: Mapping[str, str]) -> tuple[tuple[Package, ..
     return tuple(group for group in groups if group)
 
 
-def install(ground: Ground, blobs: Iterable[Blob], base: bool) -> None:  # noqa: FBT001 - part of Format.install
-    """Install one wave; `base`: into an empty root, where no script can run before the files are there.
+def install_base(ground: Ground, blobs: Iterable[Blob]) -> None:
+    """Install into an empty root, where no script can run before the files of all are there.
 
     Raises PackageError, FileConflictError, ScriptError or StorageError.
     """
-    unpacked = _install_base(ground, blobs) if base else _install_more(ground, list(blobs))
-    ground.report(StageStarted("configure", len(unpacked), "packages"))
-    configure(ground.run)
-    ground.report(StageEnded("configure"))
-
-
-def _install_base(ground: Ground, blobs: Iterable[Blob]) -> Sequence[Unpacked]:
     unpacked = _unpack(ground, blobs, {})
     with edit_root(ground.root) as inside:
         record_unpacked(inside, unpacked)
+        ground.extracted()
         run_preinsts(inside, _base_first(unpacked), ground.run, _dpkg_version(ground.plan))
-    return unpacked
+    _configure(ground, len(unpacked))
 
 
-def _install_more(ground: Ground, blobs: Sequence[Blob]) -> Sequence[Unpacked]:
+def install_more(ground: Ground, blobs: Iterable[Blob]) -> None:
+    """Add packages to a root that works: preinsts, files, postinsts, as dpkg does it; raises as `install_base`."""
+    blobs = list(blobs)
     controls = [_read_control(package, path) for package, path in blobs]
     with edit_root(ground.root) as inside:
         run_preinsts(inside, controls, ground.run, _dpkg_version(ground.plan))
@@ -71,7 +70,13 @@ def _install_more(ground: Ground, blobs: Sequence[Blob]) -> Sequence[Unpacked]:
     unpacked = _unpack(ground, blobs, diversions)
     with edit_root(ground.root) as inside:
         record_unpacked(inside, unpacked)
-    return unpacked
+    _configure(ground, len(unpacked))
+
+
+def _configure(ground: Ground, count: int) -> None:
+    ground.report(StageStarted("configure", count, "packages"))
+    configure(ground.run)
+    ground.report(StageEnded("configure"))
 
 
 def _has_preinst(package: Package, path: str) -> bool:
@@ -93,30 +98,39 @@ def _read_control(package: Package, path: str) -> Unpacked:
     return Unpacked(package.name, package.architecture, control.fields, control.files, (), {})
 
 
-def _unpack(ground: Ground, blobs: Iterable[Blob], diversions: Mapping[bytes, tuple[str, bytes]]) -> list[Unpacked]:
+def _unpack(ground: Ground, blobs: Iterable[Blob], diversions: Diversions) -> list[Unpacked]:
     packages = {package.name: package for package in ground.plan.packages}
     laid = extract_packages(
         ground.root,
         (Job(path, package.name, _limit(package)) for package, path in blobs),
         open_deb,
         order=tuple(packages),
-        may_replace=lambda winner, loser: _may_replace(packages[winner], packages[loser]),
-        diverted=diversions,
-        excluded=_excluder(ground.image.path_exclude, ground.image.path_keep),
+        rules=Rules(
+            _follow_links(diversions, ground.image.usr_links),
+            _excluder(ground.image.path_exclude, ground.image.path_keep),
+        ),
+        may_replace=lambda loser, winner: _may_replace(packages[winner], packages[loser]),
         report=ground.report,
     )
-    unpacked = []
-    for name, package in packages.items():
-        if name not in laid:
-            continue
-        found = laid[name]
-        _check_identity(package, found.control.fields)
-        unpacked.append(
-            Unpacked(
-                name, package.architecture, found.control.fields, found.control.files, found.paths, found.conffiles
-            )
-        )
-    return unpacked
+    return [_as_unpacked(packages[name], found) for name, found in laid.items()]
+
+
+def _as_unpacked(package: Package, laid: Laid) -> Unpacked:
+    _check_identity(package, laid.control.fields)
+    return Unpacked(
+        package.name, package.architecture, laid.control.fields, laid.control.files, laid.paths, laid.digests
+    )
+
+
+def _follow_links(diversions: Diversions, usr_links: Sequence[str]) -> Diversions:
+    """Rewrite dpkg-divert's paths, which it keeps as written, to where the files really lie."""
+    links = {name.encode() for name in usr_links}
+
+    def real(path: bytes) -> bytes:
+        first, _, rest = path.lstrip(b"/").partition(b"/")
+        return b"usr/%s/%s" % (first, rest) if first in links and rest else path.lstrip(b"/")
+
+    return {real(path): (owner, real(target)) for path, (owner, target) in diversions.items()}
 
 
 def _limit(package: Package) -> int:
@@ -141,9 +155,10 @@ def _check_identity(package: Package, fields: bytes) -> None:
 def _may_replace(winner: Package, loser: Package) -> bool:
     """Say whether `winner` declares Replaces on `loser` at its version (Debian Policy 7.6.1)."""
     return any(
-        option.name == loser.name and (not option.operator or satisfies(loser.version, option.operator, option.version))
-        for group in parse_relations(", ".join(winner.replaces))
-        for option in group
+        option.name == loser.name
+        and (not option.operator or satisfies(loser.version, option.operator, option.version))
+        for relation in parse_relations("Replaces", ", ".join(winner.replaces))
+        for option in relation.alternatives
     )
 
 
@@ -155,7 +170,7 @@ def _excluder(exclude: Sequence[str], keep: Sequence[str]) -> Callable[[bytes], 
     kept = [re.compile(fnmatch.translate(pattern)) for pattern in keep]
 
     def excluded(path: bytes) -> bool:
-        text = path.decode("utf-8", "surrogateescape")
+        text = "/" + path.decode("utf-8", "surrogateescape")
         return any(rule.match(text) for rule in left_out) and not any(rule.match(text) for rule in kept)
 
     return excluded

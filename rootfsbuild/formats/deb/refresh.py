@@ -10,7 +10,8 @@ from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
 from rootfsbuild.events import Detail, Report
 from rootfsbuild.formats.deb.metadata import Placed, Universe, load_index
 from rootfsbuild.formats.deb.release import Release, Trusted, fetch_release
-from rootfsbuild.plan import Index, Snapshot
+from rootfsbuild.formats.deb.resolve import resolve
+from rootfsbuild.plan import Index, Package, Request, Snapshot
 from rootfsbuild.repository.fetch import Wanted
 from rootfsbuild.repository.mirrors import Mirror
 from rootfsbuild.repository.sources import Sources
@@ -45,6 +46,11 @@ def refresh(sources: Sources, report: Report) -> Metadata:
             snapshots.append(snapshot)
             placed += indexes
     return Metadata(Universe(placed, sources.architecture), tuple(snapshots))
+
+
+def resolve_metadata(request: Request, metadata: Metadata) -> tuple[Package, ...]:
+    """Choose packages, in install order; raises UnsatisfiableError."""
+    return resolve(request, metadata.universe).packages
 
 
 def _refresh_suite(
@@ -105,7 +111,11 @@ def _choose_index(archive: Archive, suite: str, component: str, architecture: st
         subject,
         "mismatch",
         f"its Release lists no Packages file for {component}/{architecture}"
-        + (f"; its architectures are {have}" if have else f"; its components are {', '.join(release.components)}"),
+        + (
+            f"; its architectures are {have}"
+            if have
+            else f"; its components are {', '.join(release.components)}"
+        ),
     )
 
 

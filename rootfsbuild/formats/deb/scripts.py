@@ -7,16 +7,24 @@ from collections.abc import Sequence
 
 from rootfsbuild.errors import ScriptError
 from rootfsbuild.formats.deb.database import ADMIN, Unpacked
-from rootfsbuild.formats.format import Run
 from rootfsbuild.rootfs.inside import Inside
+from rootfsbuild.rootfs.runner import Run
 
 _TAIL_LINES = 20
+_HINT = "run again with --keep to look at the half-made root, or with --debug-shell for a shell in it"
 _TEMPORARY = f"{ADMIN}/tmp.ci"
 _DPKG_FAILED = re.compile(r"^dpkg: error processing package (\S+) \(--configure\):")
 _SCRIPT_FAILED = re.compile(
     r"package (?P<script>\S+)-installation script subprocess"
     r" (?:returned error exit status (?P<status>\d+)|was killed by signal \([^)]*\)(?:, core dumped)?)"
 )
+
+
+# invoke-rc.d asks the first whether a service may start (101: no); scripts that start daemons by hand meet the second.
+SCRIPT_OVERLAYS = {
+    "/usr/sbin/policy-rc.d": (b"#!/bin/sh\nexit 101\n", 0o755),
+    "/usr/sbin/start-stop-daemon": (b"#!/bin/sh\nexit 0\n", 0o755),
+}
 
 
 def script_environment(epoch: int) -> dict[str, str]:
@@ -54,7 +62,7 @@ def _run_preinst(root: Inside, package: Unpacked, run: Run, dpkg_version: str) -
         root.remove(f"{_TEMPORARY}/{name}")
     root.remove_directory(_TEMPORARY)
     if done.status:
-        raise ScriptError(package.name, "preinst", done.status, tuple(done.tail))
+        raise ScriptError(package.name, "preinst", done.status, done.lines[-_TAIL_LINES:], hint=_HINT)
 
 
 def _dpkg_environment(package: Unpacked, dpkg_version: str) -> dict[str, str]:
@@ -77,13 +85,13 @@ def configure(run: Run) -> None:
     """
     done = run(["dpkg", "--force-confold", "--configure", "-a"], extra_env={})
     if done.status:
-        package, script, status = blame(done.tail)
+        package, script, status = blame(done.lines)
         raise ScriptError(
             package,
             script or "dpkg --configure -a",
             done.status if status is None else status,
-            tuple(done.tail)[-_TAIL_LINES:],
-            hint="run again with --keep to look at the half-made root, or with --debug-shell for a shell in it",
+            done.lines[-_TAIL_LINES:],
+            hint=_HINT,
         )
 
 
