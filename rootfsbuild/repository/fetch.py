@@ -59,7 +59,7 @@ class Fetch:
         self.store = store
         self.limits = limits or Limits()
         self._report = report
-        self._wire = Wire(self.limits)
+        self._wire = Wire(self.limits, self._check)
         self._here = threading.local()
         self._pause = pause or self._wait
         self._chance = chance
@@ -69,9 +69,7 @@ class Fetch:
         """Close the connections that were kept alive."""
         self._wire.close()
 
-    def document(
-        self, urls: Sequence[str], *, limit: int, label: str, accept: Callable[[bytes], T]
-    ) -> tuple[T, str]:
+    def document(self, urls: Sequence[str], *, limit: int, label: str, accept: Callable[[bytes], T]) -> tuple[T, str]:
         """Return what `accept` made of the first document that it accepted, and that document's URL.
 
         `limit` is the most bytes it may have. An UntrustedError from `accept` leads to the next URL. When
@@ -190,9 +188,7 @@ class Fetch:
             url, actual = wrong[0]
             tried = "; ".join(f"{place}: {reason}" for place, reason in error.attempts)
             expected = f"{wanted.size} bytes with SHA-256 {wanted.sha256}"
-            raise IntegrityError(
-                f"{wanted.label} from {url}", expected, actual, hint=f"tried {tried}"
-            ) from None
+            raise IntegrityError(f"{wanted.label} from {url}", expected, actual, hint=f"tried {tried}") from None
         return claim.publish()
 
     def _read(self, url: str, limit: int) -> bytes:

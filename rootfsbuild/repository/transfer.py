@@ -18,7 +18,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from rootfsbuild import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import requests
 
@@ -103,10 +103,12 @@ class Wire:
 
     A timeout on a socket starts anew with every byte, so that a server can trickle for ever, in its headers
     as in its body. The watchdog measures the rate instead; it also ends every transfer when a build stops.
+    `check` raises in a thread whose transfers are no longer wanted.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, check: Callable[[], None] = lambda: None) -> None:
         self.limits = limits
+        self._check = check
         self._idle: deque[requests.Session] = deque()
         self._here = threading.local()
         self._lock = threading.Lock()
@@ -114,9 +116,7 @@ class Wire:
         self._watching = False
 
     @contextlib.contextmanager
-    def open(
-        self, url: str, *, offset: int = 0, validator: str = "", seconds: float | None = None
-    ) -> Iterator[Answer]:
+    def open(self, url: str, *, offset: int = 0, validator: str = "", seconds: float | None = None) -> Iterator[Answer]:
         """Ask for a URL from `offset` on, at most `seconds` long; raise TransferError."""
         if urlsplit(url).scheme == "file":
             with _open_file(url, offset) as answer:
@@ -149,9 +149,7 @@ class Wire:
         there = url
         timeout = (self.limits.connect, self.limits.read)
         for _ in range(self.limits.redirects + 1):
-            response = session.get(
-                there, headers=headers, stream=True, allow_redirects=False, timeout=timeout
-            )
+            response = session.get(there, headers=headers, stream=True, allow_redirects=False, timeout=timeout)
             if not response.is_redirect:
                 return response
             target = urljoin(there, response.headers["location"])
@@ -185,6 +183,7 @@ class Wire:
                 self._watching = True
                 threading.Thread(target=self._watch, name="fetch watchdog", daemon=True).start()
         try:
+            self._check()  # after it can be cut: whoever stops first tells the threads, then cuts
             yield watched
         finally:
             self._here.watched = None
@@ -310,9 +309,7 @@ def _answer(response: requests.Response, offset: int, watched: _Watched) -> Answ
         asked = _retry_after(response.headers.get("retry-after", ""))
         reason = f"HTTP {status} {response.reason or ''}".rstrip()
         _drain(response)
-        raise TransferError(
-            reason, passing=status in TRANSIENT, after=asked, absent=status in ABSENT, status=status
-        )
+        raise TransferError(reason, passing=status in TRANSIENT, after=asked, absent=status in ABSENT, status=status)
     start = 0
     if status == 206:
         told = re.match(r"bytes (\d+)-", response.headers.get("content-range", ""))

@@ -66,7 +66,7 @@ class Verified:
     """A document with good signatures."""
 
     body: bytes
-    """What was signed; of an inline-signed document without its last newline."""
+    """What was signed; of an inline-signed document without the newline before its signature."""
     signers: tuple[str, ...]
     """Fingerprints of the certificates whose signatures were good, sorted."""
 
@@ -137,9 +137,7 @@ def verify_detached(
     return Verified(data, _accepted(good, keyring, now, threshold, subject))
 
 
-def _signatures(
-    data: bytes, signature: Sig | None, keyring: Keyring, subject: str
-) -> tuple[bytes, list[ValidSig]]:
+def _signatures(data: bytes, signature: Sig | None, keyring: Keyring, subject: str) -> tuple[bytes, list[ValidSig]]:
     """Return what was signed and the good signatures, as pysequoia sees them."""
     import pysequoia  # noqa: PLC0415 - loaded only where something is verified
 
@@ -159,15 +157,11 @@ def _signatures(
             problem = f"is signed by {names}, and none of these keys is allowed to sign here"
             hint = "name the archive's keys in the recipe; --allow=unsigned skips this check"
             raise UntrustedError(subject, "signature", problem, hint=hint) from None
-        raise UntrustedError(
-            subject, "signature", problem, hint="--allow=unsigned skips this check"
-        ) from None
+        raise UntrustedError(subject, "signature", problem, hint="--allow=unsigned skips this check") from None
     return verdict.bytes or b"", verdict.valid_sigs
 
 
-def _accepted(
-    good: Sequence[ValidSig], keyring: Keyring, now: float, threshold: int, subject: str
-) -> tuple[str, ...]:
+def _accepted(good: Sequence[ValidSig], keyring: Keyring, now: float, threshold: int, subject: str) -> tuple[str, ...]:
     """Return the signers that count at `now`: allowed, not revoked, neither key nor subkey expired."""
     allowed = {certificate.fingerprint: certificate for certificate in keyring.certificates}
     signers, refused = set(), []
@@ -182,14 +176,10 @@ def _accepted(
         else:
             signers.add(certificate.fingerprint)
     if len(signers) < max(threshold, 1):
-        counted = (
-            f"has {len(signers)} of the {threshold} signatures that are required" if threshold > 1 else ""
-        )
+        counted = f"has {len(signers)} of the {threshold} signatures that are required" if threshold > 1 else ""
         problem = "; ".join(filter(None, [counted, *sorted(set(refused))])) or "carries no good signature"
         rule = "key" if refused else "signature"
-        raise UntrustedError(
-            subject, rule, problem, hint="the archive's keys may have been replaced by newer ones"
-        )
+        raise UntrustedError(subject, rule, problem, hint="the archive's keys may have been replaced by newer ones")
     return tuple(sorted(signers))
 
 
