@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rootfsbuild.rootfs.inside import Inside
@@ -59,6 +62,18 @@ def _write_info(root: Inside, package: Unpacked) -> None:
     root.write(f"{INFO}/{package.record}.list", b"".join(path + b"\n" for path in package.paths))
     for member, (data, _) in package.members.items():
         root.write(f"{INFO}/{package.record}.{member}", data, 0o755 if member in _SCRIPTS else 0o644)
+    if "md5sums" not in package.members:
+        root.write(f"{INFO}/{package.record}.md5sums", b"".join(_md5sums(root, package)))
+
+
+def _md5sums(root: Inside, package: Unpacked) -> Iterator[bytes]:
+    # dpkg makes the file when a package ships none, and `dpkg --audit` complains where it is missing.
+    conffiles = {_split_conffile(line)[1] for line in _conffile_lines(package)}
+    for path in package.paths:
+        status = root.status(os.fsdecode(path))
+        if status is not None and stat.S_ISREG(status.st_mode) and path not in conffiles:
+            digest = hashlib.md5(root.read(os.fsdecode(path)) or b"", usedforsecurity=False).hexdigest()
+            yield b"%s  %s\n" % (digest.encode(), path.lstrip(b"/"))
 
 
 def _stanza(package: Unpacked) -> bytes:
@@ -75,11 +90,16 @@ def _conffile_lines(package: Unpacked) -> list[bytes]:
 
 
 def _conffile(package: Unpacked, line: bytes) -> bytes:
-    # deb-conffiles(5): a flag may stand before the name; a file that is not shipped has nothing to hash, and
-    # `newconffile` is dpkg's own word for "decide when configuring".
-    flag, _, path = line.rpartition(b" ")
+    # A file that is not shipped has nothing to hash: `newconffile` is dpkg's own word for "decide when configuring".
+    flag, path = _split_conffile(line)
     digest = package.conffiles.get(path, "newconffile").encode()
     return b" ".join((b"", path, digest, *([flag] if flag else [])))
+
+
+def _split_conffile(line: bytes) -> tuple[bytes, bytes]:
+    """Return the flag that may stand before the name (deb-conffiles(5)), and the name, which may hold blanks."""
+    flag, _, path = line.partition(b" ")
+    return (b"", line) if line.startswith(b"/") else (flag, path)
 
 
 def _trigger_lines(package: Unpacked, verb: str) -> list[tuple[str, bool]]:
@@ -87,7 +107,7 @@ def _trigger_lines(package: Unpacked, verb: str) -> list[tuple[str, bool]]:
     found = []
     for line in data.decode("utf-8", "surrogateescape").splitlines():
         words = line.split("#", 1)[0].split()
-        if len(words) == 2 and words[0].startswith(verb):  # noqa: PLR2004 - a directive and its trigger
+        if len(words) == 2 and words[0].startswith(verb):
             found.append((words[1], words[0].endswith("-noawait")))
     return found
 
@@ -117,9 +137,7 @@ def _activate_file_triggers(root: Inside, packages: Sequence[Unpacked]) -> None:
                 activated.setdefault(trigger, []).append("-" if noawait else package.record)
     if activated:
         lines = (f"{trigger} {' '.join(dict.fromkeys(by))}\n" for trigger, by in activated.items())
-        root.write(
-            f"{ADMIN}/triggers/Unincorp", "".join(lines).encode("utf-8", "surrogateescape"), append=True
-        )
+        root.write(f"{ADMIN}/triggers/Unincorp", "".join(lines).encode("utf-8", "surrogateescape"), append=True)
 
 
 def _file_interests(root: Inside) -> list[tuple[str, bool]]:
