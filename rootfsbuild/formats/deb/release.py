@@ -150,9 +150,7 @@ def check_release(
         raise UntrustedError(subject, "future", problem, hint="set this machine's clock")
     for rule, name, problem in _stale(release, now, last_date, max_age_days):
         if name not in relax:
-            hint = (
-                f"the mirror may be out of date, or the clock wrong; --allow={name} accepts it all the same"
-            )
+            hint = f"the mirror may be out of date, or the clock wrong; --allow={name} accepts it all the same"
             raise UntrustedError(subject, rule, problem, hint=hint)
         report(events.Warned(f"{subject} {problem}; accepted because of --allow={name}", weakens=name))
     age = (now - release.date) / DAY
@@ -208,9 +206,7 @@ class _Judge:
         subject = f"InRelease of {self.archive.name} {self.suite}"
         body = split_inrelease(data, subject)
         try:
-            verified = verify_inline(
-                data, self.keyring, self.now, threshold=self.archive.threshold, subject=subject
-            )
+            verified = verify_inline(data, self.keyring, self.now, threshold=self.archive.threshold, subject=subject)
         except UntrustedError as error:
             return self._judge(data, self._unsigned(body, error), subject)
         # pysequoia ignores what stands around a signed message: what it verified has to be what we read.
@@ -258,9 +254,7 @@ class _Judge:
         return Trusted(release, digest, verified.signers, self.keyring.digest, base="")
 
 
-def _fetch_pair(
-    fetch: Fetch, judge: _Judge, mirrors: Sequence[Mirror], missing: FetchError
-) -> tuple[Trusted, str]:
+def _fetch_pair(fetch: Fetch, judge: _Judge, mirrors: Sequence[Mirror], missing: FetchError) -> tuple[Trusted, str]:
     """Fetch Release and Release.gpg from the first mirror that has no InRelease but these."""
     failures: list[UntrustedError | FetchError] = []
     for mirror in mirrors:
@@ -276,9 +270,7 @@ def _fetch_pair(
     refused = [failure for failure in failures if isinstance(failure, UntrustedError)]
     if refused:
         raise refused[0]
-    tried = [
-        attempt for failure in failures if isinstance(failure, FetchError) for attempt in failure.attempts
-    ]
+    tried = [attempt for failure in failures if isinstance(failure, FetchError) for attempt in failure.attempts]
     raise FetchError(missing.subject, (*missing.attempts, *tried), hint=missing.hint)
 
 
@@ -314,9 +306,7 @@ def _is_suite(release: Release, asked: str) -> bool:
     return name == release.suite or (name == release.codename and not part)
 
 
-def _stale(
-    release: Release, now: float, last: int | None, max_age_days: int | None
-) -> Iterator[tuple[str, str, str]]:
+def _stale(release: Release, now: float, last: int | None, max_age_days: int | None) -> Iterator[tuple[str, str, str]]:
     """Yield (rule, name of its switch, what is wrong) for each freshness rule that a Release fails."""
     if last is not None and release.date < last:
         problem = f"has the Date {utc(release.date)}, but one of {utc(last)} was seen before: a rollback"
@@ -331,14 +321,14 @@ def _stale(
 
 def _fields(body: bytes, label: str) -> dict[str, str]:
     """Read the one stanza of a Release; names in lower case, lines of a value joined by newlines."""
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     name = ""
     text = body.decode("utf-8", "replace").strip("\n")
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
         raise UntrustedError(label, "malformed", "holds control characters")
     for number, line in enumerate(text.split("\n"), 1):
         if name and line[:1] in {" ", "\t"} and line.strip():
-            fields[name] += "\n" + line.strip()
+            fields[name].append(line.strip())
             continue
         field, colon, value = line.partition(":")
         if not colon or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", field):
@@ -346,8 +336,8 @@ def _fields(body: bytes, label: str) -> dict[str, str]:
         name = field.lower()
         if name in fields:
             raise UntrustedError(label, "malformed", f"gives {field} twice")
-        fields[name] = value.strip()
-    return fields
+        fields[name] = [value.strip()]
+    return {name: "\n".join(lines) for name, lines in fields.items()}
 
 
 def _indexes(sums: str, label: str) -> dict[str, Index]:
