@@ -40,9 +40,12 @@ def _copy(inside: Inside, item: FileToCopy, source: str, target: str) -> None:
         data = file.read()
     # Of the host's mode only "may be executed" is meant; who may read it is not the checkout's umask's affair.
     usual = 0o755 if os.stat(source).st_mode & 0o100 else 0o644
-    inside.write(target, data, usual if item.mode is None else item.mode)
+    mode = usual if item.mode is None else item.mode
+    inside.write(target, data, mode)
     with inside.parent(target) as (directory, name):
         os.chown(name, *item.owner, dir_fd=directory, follow_symlinks=False)
+        # chown(2) takes the set-user-ID bit away.
+        os.chmod(name, mode, dir_fd=directory)
 
 
 def run_hooks(

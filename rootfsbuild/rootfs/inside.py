@@ -59,8 +59,11 @@ class Inside:
             descriptor = open_inside(self.descriptor, path, os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return None
         with open(descriptor, "rb") as file:
-            return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+            return file.read()
 
     def write(self, path: str, data: bytes, mode: int = 0o644, *, append: bool = False) -> None:
         """Create or replace a file and the directories above it; an existing file keeps its owner, not its mode."""
@@ -133,7 +136,7 @@ class Inside:
         above, name = os.path.split(path.rstrip("/"))
         directory = open_inside(self.descriptor, above or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            yield directory, name
+            yield directory, name or "."
         finally:
             os.close(directory)
 
