@@ -85,9 +85,7 @@ def address(text: str) -> str:
             raise ValueError("names a file on another machine")
         return "file://" + quote(unquote(parts.path).rstrip("/"))
     if parts.scheme not in SCHEMES:
-        raise ValueError(
-            f"has the scheme {parts.scheme!r}" if parts.scheme else "is no URL and no absolute path"
-        )
+        raise ValueError(f"has the scheme {parts.scheme!r}" if parts.scheme else "is no URL and no absolute path")
     if not parts.hostname or " " in text or parts.query or parts.fragment:
         raise ValueError("is not the address of a directory on a server")
     return text.rstrip("/")
@@ -107,9 +105,7 @@ def _unique(mirrors: Iterable[Mirror]) -> list[str]:
 
 
 def _from_files(archive: str, environ: Mapping[str, str], host_root: str) -> Iterator[Mirror]:
-    home = environ.get("XDG_CONFIG_HOME") or (
-        os.path.join(environ["HOME"], ".config") if environ.get("HOME") else ""
-    )
+    home = environ.get("XDG_CONFIG_HOME") or (os.path.join(environ["HOME"], ".config") if environ.get("HOME") else "")
     paths = [os.path.join(home, "rootfsbuild/mirrors.toml")] if home else []
     for path in (*paths, os.path.join(host_root, "etc/rootfsbuild/mirrors.toml")):
         text = _read(path)
@@ -123,18 +119,14 @@ def _listed(archive: str, path: str, text: str) -> Iterator[str]:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(path, f"is not TOML: {error}") from None
     if not isinstance(mirrors, dict):
-        raise RecipeError(
-            path, "is not a table", where="mirrors", expected='[mirrors] with lines `debian = "URL"`'
-        )
+        raise RecipeError(path, "is not a table", where="mirrors", expected='[mirrors] with lines `debian = "URL"`')
     urls = mirrors.get(archive, [])
     for url in urls if isinstance(urls, list) else [urls]:
         try:
             yield address(url if isinstance(url, str) else "")
         except ValueError as error:
             expected = "a URL or an absolute path, or a list of them"
-            raise RecipeError(
-                path, f"{url!r} {error}", where=f"mirrors.{archive}", expected=expected
-            ) from None
+            raise RecipeError(path, f"{url!r} {error}", where=f"mirrors.{archive}", expected=expected) from None
 
 
 def _host_urls(archive: str, suites: Sequence[str], host_root: str) -> list[str]:

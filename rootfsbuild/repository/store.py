@@ -84,9 +84,7 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StorageError(
-                path, _reason(error), hint="remove it, or choose another --cache-dir"
-            ) from error
+            raise StorageError(path, _reason(error), hint="remove it, or choose another --cache-dir") from error
         if not intact:
             self._set_aside(path, sha256)
             return None
@@ -286,9 +284,7 @@ def _refusals(path: str) -> Iterator[None]:
     except OSError as error:
         hint = "free some space, run `rootfsbuild cache prune`, or choose another --cache-dir"
         if error.errno in REFUSED:
-            hint = (
-                "what is not in this cache already needs one that can be written: choose another --cache-dir"
-            )
+            hint = "what is not in this cache already needs one that can be written: choose another --cache-dir"
         raise StorageError(path, _reason(error), hint=hint) from error
 
 

@@ -123,9 +123,7 @@ def test_mirror_that_is_down_is_passed_by_and_named(fetch, pauses):
 # Slow, endless, redirected
 
 
-@pytest.mark.parametrize(
-    "fault", [bad.trickle, bad.trickle_headers, bad.silent], ids=["body", "headers", "all"]
-)
+@pytest.mark.parametrize("fault", [bad.trickle, bad.trickle_headers, bad.silent], ids=["body", "headers", "all"])
 def test_slow_loris_is_cut_within_bounds(fetch, fault):
     start = time.monotonic()
     with faulty(*itertools.repeat(fault, 9)) as server:
@@ -133,11 +131,7 @@ def test_slow_loris_is_cut_within_bounds(fetch, fault):
             get(fetch, f"{server.url}/a")
         assert server.count("/a") == 3
     assert time.monotonic() - start < 6
-    assert (
-        "bytes a second" in str(caught.value)
-        or "timed out" in str(caught.value)
-        or "time" in str(caught.value)
-    )
+    assert "bytes a second" in str(caught.value) or "timed out" in str(caught.value) or "time" in str(caught.value)
 
 
 def test_slow_document_is_cut_by_the_wall_clock(fetch):
@@ -377,9 +371,7 @@ def test_two_builds_at_once_share_one_download(store):
 
 def test_build_killed_in_its_download_blocks_nobody(store):
     def stuck(handler, body):
-        bad.cut_off(40_000)(handler, body) if handler.server.owner.ended.wait(0.05) else bad.silent(
-            handler, body
-        )
+        bad.cut_off(40_000)(handler, body) if handler.server.owner.ended.wait(0.05) else bad.silent(handler, body)
 
     with faulty(stuck) as server:
         url = f"{server.url}/a"

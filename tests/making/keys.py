@@ -54,10 +54,7 @@ def sign_together(keys, data):
 def together(blocks):
     """Return one armored block that holds the signatures of several."""
     packets = b"".join(
-        bytes(packet)
-        for block in blocks
-        for packet in PacketPile.from_bytes(block)
-        if packet.tag == Tag.Signature
+        bytes(packet) for block in blocks for packet in PacketPile.from_bytes(block) if packet.tag == Tag.Signature
     )
     armored = str(pysequoia.armor(packets, pysequoia.ArmorKind.Signature)).encode()
     return re.sub(rb"\r", b"", armored).strip() + b"\n"

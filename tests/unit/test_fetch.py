@@ -189,11 +189,7 @@ def test_progress_is_reported_from_the_callers_thread(store):
 
 
 def fetch_threads():
-    return [
-        thread
-        for thread in threading.enumerate()
-        if thread.name.startswith("fetch ") and "dog" not in thread.name
-    ]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fetch ") and "dog" not in thread.name]
 
 
 def test_one_failure_ends_all_transfers(store):

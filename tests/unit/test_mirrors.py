@@ -69,9 +69,7 @@ def test_mirrors_files_come_first_and_others_follow(tmp_path):
 
 def test_xdg_config_home(tmp_path):
     write(tmp_path, "xdg/rootfsbuild/mirrors.toml", '[mirrors]\ndebian = "http://mine.example"\n')
-    assert (
-        urls(find(tmp_path, environ={"XDG_CONFIG_HOME": str(tmp_path / "xdg")}))[0] == "http://mine.example"
-    )
+    assert urls(find(tmp_path, environ={"XDG_CONFIG_HOME": str(tmp_path / "xdg")}))[0] == "http://mine.example"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def check_release(
         report(events.Warned(f"{subject} is {age:.0f} days old; {limit}"))
 
 
-def fetch_release(  # noqa: PLR0917 - the whole of a build's trust, in the order in which it is decided
+def fetch_release(
     archive: Archive,
     suite: str,
     mirrors: Sequence[Mirror],
@@ -270,8 +270,10 @@ def _fetch_pair(fetch: Fetch, judge: _Judge, mirrors: Sequence[Mirror], missing:
     refused = [failure for failure in failures if isinstance(failure, UntrustedError)]
     if refused:
         raise refused[0]
-    tried = [attempt for failure in failures if isinstance(failure, FetchError) for attempt in failure.attempts]
-    raise FetchError(missing.subject, (*missing.attempts, *tried), hint=missing.hint)
+    missed = [missing, *(failure for failure in failures if isinstance(failure, FetchError))]
+    attempts = [attempt for failure in missed for attempt in failure.attempts]
+    absent = [url for failure in missed for url in failure.absent]
+    raise FetchError(missing.subject, attempts, absent, hint=missing.hint)
 
 
 def _judge_pair(fetch: Fetch, judge: _Judge, url: str, data: bytes) -> Trusted:
