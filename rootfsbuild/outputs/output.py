@@ -83,6 +83,5 @@ def choose_output(path: str) -> Output:
 def offered() -> str:
     """Return the forms and their endings, for a message."""
     return ", ".join(
-        f"{output.name} ({' '.join(output.suffixes)})" if output.suffixes else output.name
-        for output in OUTPUTS
+        f"{output.name} ({' '.join(output.suffixes)})" if output.suffixes else output.name for output in OUTPUTS
     )

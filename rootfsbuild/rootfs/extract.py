@@ -10,12 +10,13 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 
-from rootfsbuild.errors import PackageError
+from rootfsbuild.errors import PackageError, TargetError
 from rootfsbuild.events import Progress, Report, ignore
 from rootfsbuild.rootfs.answers import decode_laid, decode_settlement, encode_laid, encode_settlement
 from rootfsbuild.rootfs.decompress import load_decoders
 from rootfsbuild.rootfs.lay import ClashError, Ground, Rules, Traces, lay_package
 from rootfsbuild.rootfs.package import ControlArchive, Opened
+from rootfsbuild.rootfs.remove import mounts_below
 from rootfsbuild.rootfs.settle import MayReplace, Settlement, at_rest, carry_out, clash, settle, without
 from rootfsbuild.rootfs.worker import Fields, Task, Worker, start_worker
 
@@ -77,24 +78,30 @@ def extract_packages(
     reported per package. The symlinks of a merged /usr must be there before.
 
     Raises PackageError (malformed or hostile; the package and the path are named), FileConflictError,
-    StorageError (disk full, read-only) and HostError (chroot is not permitted). Nothing outside of `root` is
+    StorageError (disk full, read-only), HostError (chroot is not permitted) and TargetError (something is mounted
+    inside). Nothing outside of `root` is
     touched in any case; what was laid inside stays.
     """
     rules = rules or Rules()
+    _refuse_mounts(root)
     with ExitStack() as stack:
         pool = _start_pool(stack, root, open_package, rules, workers)
-        before = [
-            (name, at_rest(name, found.traces, rules.diverted)) for name, found in (earlier or {}).items()
-        ]
+        before = [(name, at_rest(name, found.traces, rules.diverted)) for name, found in (earlier or {}).items()]
         answers = _distribute(pool, jobs, order, before, report)
         laid = [(name, traces) for name, (_, traces) in answers.items()]
         settlement = settle(before, laid, may_replace, touched)
         _carry_out(pool[0], settlement)
     for name in settlement.taken.keys() & (earlier or {}).keys():
         answers[name] = ((earlier or {})[name].control, (earlier or {})[name].traces)
-    return {
-        name: _result(*answer, settlement.taken.get(name, frozenset())) for name, answer in answers.items()
-    }
+    return {name: _result(*answer, settlement.taken.get(name, frozenset())) for name, answer in answers.items()}
+
+
+def _refuse_mounts(root: str) -> None:
+    # What is mounted there is not ours: a package's file would land in it.
+    top = os.path.realpath(root)
+    for point in mounts_below(top):
+        if point != top:
+            raise TargetError(root, f"{point} in it is a mount", hint=f"unmount it: umount {point}")
 
 
 def _start_pool(stack: ExitStack, root: str, open_package: Open, rules: Rules, workers: int) -> list[Worker]:
@@ -120,9 +127,7 @@ def _prepare(open_package: Open, rules: Rules) -> Task:
             package = os.fsdecode(fields[0])
             opened = open_package(file.fileno(), package)
             try:
-                traces = lay_package(
-                    package, int(fields[1]), opened, int(fields[2]), ground=ground, rules=rules
-                )
+                traces = lay_package(package, int(fields[1]), opened, int(fields[2]), ground=ground, rules=rules)
             except ClashError as error:
                 return (b"clash", error.args[0])
             return (b"laid", *encode_laid(opened.control, traces))

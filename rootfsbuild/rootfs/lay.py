@@ -111,9 +111,7 @@ class Ground:
 class _Laying:
     """The state of laying one package."""
 
-    def __init__(
-        self, package: str, rank: int, ground: Ground, rules: Rules, digested: frozenset[bytes]
-    ) -> None:
+    def __init__(self, package: str, rank: int, ground: Ground, rules: Rules, digested: frozenset[bytes]) -> None:
         self.package = package
         self.rank = rank
         self.ground = ground
@@ -264,9 +262,7 @@ class _Laying:
         return aside
 
 
-def lay_package(
-    package: str, rank: int, opened: Opened, limit: int, *, ground: Ground, rules: Rules
-) -> Traces:
+def lay_package(package: str, rank: int, opened: Opened, limit: int, *, ground: Ground, rules: Rules) -> Traces:
     """Create every file of a package below the current directory, which must be the confined root; umask 0.
 
     `rank` is unlike that of every other package. Raises PackageError with the path, ClashError, or OSError

@@ -72,12 +72,12 @@ class Staging:
         meanwhile, StorageError when the file system refuses.
         """
         try:
-            made = [_identity(self.result)]
+            fills = not self.replaces and _fills(self.target)
+            made = [_identity(self.target if fills else self.result)]
             if self.replaces:
                 made.append(_identity(self.target))
-            elif _fills(self.target):
-                made = [_identity(self.target)]
-            record = os.path.join(self.directory, "manifest")
+            # Beside the target, which here is another file system than the staging directory's.
+            record = self.manifest + ".new" if fills else os.path.join(self.directory, "manifest")
             _write_durably(record, json.dumps({**description, _MADE: made}, indent=2) + "\n")
             _sync(self.result)
             # First, so that a result that is there can always be recognised.
@@ -85,6 +85,9 @@ class Staging:
             _put(self.result, self.target, os.path.join(self.directory, "replaced"), replaces=self.replaces)
             _sync_directory(os.path.dirname(self.target))
         except OSError as error:
+            if not self.replaces:
+                with suppress(OSError):
+                    os.unlink(self.manifest)
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}:
                 raise TargetError(self.target, "came into being while the result was made") from error
             raise StorageError(self.target, error.strerror or str(error)) from error
@@ -107,9 +110,7 @@ def check_target(path: str, *, force: bool = False, home: str | None = None, cwd
     absolute = os.path.abspath(path)
     target = os.path.join(os.path.realpath(os.path.dirname(absolute)), os.path.basename(absolute))
     if os.path.islink(target):
-        raise TargetError(
-            path, "is a symbolic link", hint=f"name what it points to: {os.path.realpath(target)}"
-        )
+        raise TargetError(path, "is a symbolic link", hint=f"name what it points to: {os.path.realpath(target)}")
     homes = [os.path.expanduser("~") if home is None else home, os.path.expanduser("~root")]
     for holy, what in (
         (os.getcwd() if cwd is None else cwd, "the working directory"),
@@ -153,9 +154,7 @@ def open_staging(
         directory, fd = _make_staging(place, os.path.basename(target))
     except OSError as error:
         raise StorageError(place, error.strerror or str(error)) from error
-    staging = Staging(
-        target, directory, fd, replaces=os.path.lexists(target) and not _is_free(target, directory)
-    )
+    staging = Staging(target, directory, fd, replaces=os.path.lexists(target) and not _is_free(target, directory))
     try:
         yield staging
     except BaseException as error:
@@ -194,7 +193,7 @@ def _make_staging(place: str, name: str) -> tuple[str, int]:
             if fd is not None:
                 root = os.path.join(directory, "root")
                 os.mkdir(root)
-                os.chmod(root, 0o755)  # noqa: S103 - the mode of `/`, whatever the umask; its holder is closed
+                os.chmod(root, 0o755)
                 return directory, fd
 
 
@@ -315,7 +314,8 @@ def _birth(path: str) -> int:
 
 
 def _write_durably(path: str, text: str) -> None:
-    with open(path, "x", encoding="utf-8") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

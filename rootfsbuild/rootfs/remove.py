@@ -51,9 +51,7 @@ def mounts_below(path: str) -> list[str]:
     except OSError:
         return []
     prefix = os.fsencode(path)
-    points = [
-        field.replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\012", b"\n") for field in fields
-    ]
+    points = [field.replace(b"\\040", b" ").replace(b"\\011", b"\t").replace(b"\\012", b"\n") for field in fields]
     points = [point.replace(b"\\134", b"\\") for point in points]
     return [os.fsdecode(point) for point in points if point == prefix or point.startswith(prefix + b"/")]
 

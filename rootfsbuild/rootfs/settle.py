@@ -93,9 +93,7 @@ def canonical(traces: Traces, path: bytes) -> bytes:
     return traces.aliases.get(head, head) + slash + name if slash else path
 
 
-def clash(
-    laid: Sequence[tuple[str, Traces]], package: str, rank: int, where: bytes
-) -> FileConflictError | None:
+def clash(laid: Sequence[tuple[str, Traces]], package: str, rank: int, where: bytes) -> FileConflictError | None:
     """Return the error for a directory of `package` whose path another package has as something else."""
     for other_rank, (other, traces) in enumerate(laid):
         if any(not path.endswith(b"/") and canonical(traces, path) == where for path in traces.paths):
@@ -133,9 +131,7 @@ def _set_directory(path: bytes, wanted: bytes) -> None:
 def _judge(
     laid: Sequence[tuple[str, Traces]], collided: set[bytes], may_replace: MayReplace, result: Settlement
 ) -> None:
-    aside = {
-        (rank, path): temp for rank, (_, traces) in enumerate(laid) for path, _, temp in traces.collisions
-    }
+    aside = {(rank, path): temp for rank, (_, traces) in enumerate(laid) for path, _, temp in traces.collisions}
     for where, claims in sorted(_claims(laid, collided).items()):
         owner = claims[0]
         for claim in claims[1:]:
@@ -209,8 +205,7 @@ def _directories(traces: Traces) -> list[tuple[bytes, bytes]]:
     """Return (canonical path, metadata) of each directory entry."""
     written = [path[:-1] for path in traces.paths if path.endswith(b"/")]
     return [
-        (traces.aliases.get(path, path), metadata)
-        for path, metadata in zip(written, traces.directories, strict=True)
+        (traces.aliases.get(path, path), metadata) for path, metadata in zip(written, traces.directories, strict=True)
     ]
 
 
@@ -241,10 +236,7 @@ def _dated(
     for _, traces in earlier:
         for where, _metadata in _directories(traces):
             wanted.pop(where, None)
-    return [
-        (where, _touch(metadata, touched) if where in filled else metadata)
-        for where, metadata in wanted.items()
-    ]
+    return [(where, _touch(metadata, touched) if where in filled else metadata) for where, metadata in wanted.items()]
 
 
 def _touch(metadata: bytes, time: int | None) -> bytes:

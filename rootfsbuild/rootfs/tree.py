@@ -50,9 +50,7 @@ def read_tree(root: str | int) -> Entries:
     mount point is an entry, what is mounted on it is not read. The tree must not change meanwhile. Raises
     OSError.
     """
-    directory = (
-        os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if isinstance(root, str) else os.dup(root)
-    )
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if isinstance(root, str) else os.dup(root)
     try:
         # Name by name, so that a directory's files follow it at once: `a`, `a/b`, `a.c`. tar(1) sets a
         # directory's time when it leaves it, and would otherwise come back.

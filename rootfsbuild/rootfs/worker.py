@@ -143,9 +143,7 @@ def _attempt(task: Task, fields: Fields, fd: int) -> Fields:
 def _revived(fields: Sequence[str]) -> Exception:
     kind, *rest = fields
     if kind == "StorageError" and len(rest) == 3:
-        return StorageError(
-            rest[2] or rest[0], rest[1], hint="free some space or build elsewhere with -o or TMPDIR"
-        )
+        return StorageError(rest[2] or rest[0], rest[1], hint="free some space or build elsewhere with -o or TMPDIR")
     if kind == "HostError":
         return HostError("chroot", f"unpacking is confined to the root: {rest[-1]}")
     return PackageError(*[*rest, "", "", ""][:3])

@@ -79,9 +79,7 @@ def _choose(members: Sequence[Member], label: str) -> tuple[Member, Member]:
     if not rest or rest[0].name not in _CONTROL:
         raise PackageError(label, "a control archive must follow debian-binary", rest[0].name if rest else "")
     if len(rest) < 2 or rest[1].name not in _DATA:
-        raise PackageError(
-            label, "a data archive must follow the control archive", "".join(m.name for m in rest[1:2])
-        )
+        raise PackageError(label, "a data archive must follow the control archive", "".join(m.name for m in rest[1:2]))
     return rest[0], rest[1]
 
 
