@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from rootfsbuild import events
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
+from rootfsbuild.repository.mirrors import without_password
 from rootfsbuild.repository.transfer import Limits, TransferError, Wire
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ class Fetch:
             url, actual = wrong[0]
             tried = "; ".join(f"{place}: {reason}" for place, reason in error.attempts)
             expected = f"{wanted.size} bytes with SHA-256 {wanted.sha256}"
-            raise IntegrityError(f"{wanted.label} from {url}", expected, actual, hint=f"tried {tried}") from None
+            subject = f"{wanted.label} from {without_password(url)}"
+            raise IntegrityError(subject, expected, actual, hint=f"tried {tried}") from None
         return claim.publish()
 
     def _read(self, url: str, limit: int) -> bytes:
@@ -227,7 +229,8 @@ class Fetch:
             remaining = passing
             self._pause(self._back_off(round_, after))
             self._check()
-        raise FetchError(label, tuple(dict(attempts).items()), absent, hint=_hint(attempts, absent))
+        told = {without_password(url): reason for url, reason in attempts}
+        raise FetchError(label, tuple(told.items()), absent, hint=_hint(attempts, absent))
 
     def _back_off(self, round_: int, after: float) -> float:
         """Return seconds: doubling, jittered by half, at least what Retry-After asks, within bounds."""

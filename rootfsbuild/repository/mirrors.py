@@ -91,6 +91,12 @@ def address(text: str) -> str:
     return text.rstrip("/")
 
 
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown and recorded: without user name and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else url
+
+
 def _ordered(text: str, where: str) -> str:
     try:
         return address(text)

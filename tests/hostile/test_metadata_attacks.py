@@ -42,7 +42,7 @@ def build(tmp_path, key):
     heard = []
     fetch = Fetch(store, heard.append, Limits(tries=2), pause=lambda _: None)
 
-    def run(*mirrors, suite="bookworm", relax=(), now=None, keys=None, **archive):
+    def run(*mirrors, suite="bookworm", relax=(), now=None, keys=None, frozen=False, **archive):
         named = [("", one.write(tmp_path / f"{one.fingerprint}.gpg")) for one in (keys or [key])]
         return fetch_release(
             Archive(**archive),
@@ -54,6 +54,7 @@ def build(tmp_path, key):
             time.time() if now is None else now,
             heard.append,
             frozenset(relax),
+            frozen=frozen,
         )
 
     run.store, run.fetch, run.heard = store, fetch, heard
@@ -307,6 +308,15 @@ def test_archive_that_ignores_valid_until_is_recorded(build, tmp_path, key):
 def test_stale_mirror_leads_to_a_fresh_one(build, tmp_path, key, mirror):
     write_repository(tmp_path / "stale", key, valid_until=time.time() - 5)
     assert build(tmp_path / "stale", mirror).base.endswith("/mirror")
+
+
+def test_past_moment_that_was_asked_for_weakens_nothing(build, tmp_path, key, mirror):
+    build(mirror)
+    past = time.time() - 500 * DAY
+    write_repository(tmp_path / "m", key, date=past, valid_until=past + DAY)
+    assert build(tmp_path / "m", frozen=True, max_age_days=9).release.date == int(past)
+    assert not build.weakened()
+    refused(build, tmp_path / "m", rule="rollback")
 
 
 def test_date_in_the_future_is_refused(build, tmp_path, key):

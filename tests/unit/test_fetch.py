@@ -94,6 +94,20 @@ def test_document_of_more_bytes_than_allowed(fetch):
         fetch.document([f"{server.url}/a"], limit=10, label="a", accept=bytes)
 
 
+def test_password_in_a_mirrors_address_is_used_and_never_shown(fetch):
+    with serve({"/b": b"wrong"}) as server:
+        secret = server.url.replace("http://", "http://user:s3cret@")
+        with pytest.raises(FetchError) as caught:
+            fetch.document([f"{secret}/a"], limit=10, label="a", accept=bytes)
+        assert server.asked[0].headers["authorization"].startswith("Basic ")
+        with pytest.raises(IntegrityError) as wrong:
+            fetch.blob(want(b"right", f"{secret}/b"))
+    told = f"{caught.value} {caught.value.hint} {wrong.value} {wrong.value.hint}"
+    assert f"{server.url}/a" in told
+    assert f"{server.url}/b" in told
+    assert "s3cret" not in told
+
+
 def test_no_mirror_at_all(fetch):
     with pytest.raises(FetchError) as caught:
         fetch.document([], limit=10, label="a", accept=bytes)

@@ -134,12 +134,13 @@ def check_release(
     relax: frozenset[str] = frozenset(),
     report: events.Report = events.ignore,
     subject: str = "",
+    frozen: bool = False,
 ) -> None:
     """Judge whether a Release is the one asked for and fresh at `now` (seconds); raise UntrustedError if not.
 
     `relax` names checks that only warn: `expired` (Valid-Until), `rollback` (a Date before `last_date`),
     `old` (more than `max_age_days`, for a Release that sets no end itself). A Date in the future and a wrong
-    suite are never let pass.
+    suite are never let pass. `frozen`: a past moment was asked for, so that an old Release is the right one.
     """
     subject = subject or f"the Release of {asked_suite}"
     if not _is_suite(release, asked_suite):
@@ -148,6 +149,8 @@ def check_release(
     if release.date > now + FUTURE:
         problem = f"has the Date {utc(release.date)}, which is in the future: {clock(now)}"
         raise UntrustedError(subject, "future", problem, hint="set this machine's clock")
+    if frozen:
+        return
     for rule, name, problem in _stale(release, now, last_date, max_age_days):
         if name not in relax:
             hint = f"the mirror may be out of date, or the clock wrong; --allow={name} accepts it all the same"
@@ -169,13 +172,16 @@ def fetch_release(
     now: float,
     report: events.Report,
     relax: frozenset[str],
+    *,
+    frozen: bool = False,
 ) -> Trusted:
     """Fetch the signed document of a suite and check it in every way; the first mirror that passes wins.
 
     InRelease is preferred, because Release and Release.gpg can be of different moments on a mirror. Raises
     UntrustedError or FetchError. The Date is remembered in the store only after everything else was right.
+    `frozen`: the mirrors serve a past moment that was asked for, so that freshness is no question.
     """
-    judge = _Judge(archive, suite, keyring, now, report, relax, store.trust)
+    judge = _Judge(archive, suite, keyring, now, report, relax, store.trust, frozen)
     bases = {f"{_folder(mirror.url, suite)}/InRelease": mirror.url for mirror in mirrors}
     label = f"InRelease of {archive.name} {suite}"
     try:
@@ -200,6 +206,7 @@ class _Judge:
     report: events.Report
     relax: frozenset[str]
     memory: str
+    frozen: bool
 
     def inline(self, data: bytes) -> Trusted:
         """Judge an InRelease; raise UntrustedError."""
@@ -249,6 +256,7 @@ class _Judge:
             relax=self.relax | own,
             report=self.report,
             subject=subject,
+            frozen=self.frozen,
         )
         digest = hashlib.sha256(data).hexdigest()
         return Trusted(release, digest, verified.signers, self.keyring.digest, base="")
