@@ -97,10 +97,11 @@ def configure(run: Run) -> None:
 
 def blame(lines: Sequence[str]) -> tuple[str, str, int | None]:
     """Find in dpkg's output which package's script failed first: (package, script, exit status)."""
-    package = ""
+    first = current = ""
     for line in lines:
-        if not package and (failed := _DPKG_FAILED.match(line)):
-            package = failed[1]
-        elif package and (how := _SCRIPT_FAILED.search(line)):
-            return package, f"{how['script']}inst", int(how["status"]) if how["status"] else None
-    return package, "", None
+        if failed := _DPKG_FAILED.match(line):
+            current = failed[1]
+            first = first or current
+        elif current and (how := _SCRIPT_FAILED.search(line)):
+            return current, f"{how['script']}inst", int(how["status"]) if how["status"] else None
+    return first, "", None
