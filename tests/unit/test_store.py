@@ -4,6 +4,7 @@ import hashlib
 import os
 import resource
 import signal
+import tempfile
 import threading
 import time
 
@@ -209,22 +210,27 @@ def as_nobody(act):
         return file.read().decode()
 
 
-def test_read_only_cache_gives_what_it_has_and_refuses_the_rest(tmp_path):
-    folder = tmp_path / "cache"
-    path = Store(str(folder)).put(DATA)
-    for place in (tmp_path.parent.parent, tmp_path.parent, tmp_path, folder):
-        if place.stat().st_uid == os.getuid():
-            place.chmod(0o755)
+@pytest.fixture
+def open_folder():
+    """Return a folder that every user can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield folder
+
+
+def test_read_only_cache_gives_what_it_has_and_refuses_the_rest(open_folder):
+    folder = os.path.join(open_folder, "cache")
+    path = Store(folder).put(DATA)
     for place, _, _ in os.walk(folder):
         os.chmod(place, 0o555)
-    assert as_nobody(lambda: Store(str(folder)).find(DIGEST, len(DATA))) == path
-    refused = as_nobody(lambda: Store(str(folder)).put(b"new"))
+    assert as_nobody(lambda: Store(folder).find(DIGEST, len(DATA))) == path
+    refused = as_nobody(lambda: Store(folder).put(b"new"))
     assert refused.startswith("StorageError")
     assert "Permission denied" in refused
     assert "--cache-dir" in refused
 
     def use():
-        with Store(str(folder)).in_use():
+        with Store(folder).in_use():
             return "used"
 
     assert as_nobody(use) == "used"
