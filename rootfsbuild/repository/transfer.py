@@ -268,6 +268,7 @@ def _new_session(here: threading.local) -> requests.Session:
 def _translated(watched: _Watched) -> Iterator[None]:
     """Turn what requests, urllib3 and http.client raise into a TransferError."""
     import http.client  # noqa: PLC0415 - costs 18 ms at start-up
+
     import requests  # noqa: PLC0415 - costs 180 ms at start-up
     import urllib3.exceptions  # noqa: PLC0415 - the same
 
