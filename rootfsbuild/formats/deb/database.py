@@ -68,10 +68,9 @@ def _write_info(root: Inside, package: Unpacked) -> None:
 
 def _md5sums(root: Inside, package: Unpacked) -> Iterator[bytes]:
     # dpkg makes the file when a package ships none, and `dpkg --audit` complains where it is missing.
-    conffiles = {_split_conffile(line)[1] for line in _conffile_lines(package)}
     for path in package.paths:
         status = root.status(os.fsdecode(path))
-        if status is not None and stat.S_ISREG(status.st_mode) and path not in conffiles:
+        if status is not None and stat.S_ISREG(status.st_mode):
             digest = hashlib.md5(root.read(os.fsdecode(path)) or b"", usedforsecurity=False).hexdigest()
             yield b"%s  %s\n" % (digest.encode(), path.lstrip(b"/"))
 
