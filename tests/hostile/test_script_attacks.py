@@ -39,16 +39,13 @@ def mounts_of_host():
 def statuses(output):
     """Read the lines `name status` that a script prints."""
     return {
-        name: int(status)
-        for name, status in (line.split() for line in output.splitlines() if line.count(" ") == 1)
+        name: int(status) for name, status in (line.split() for line in output.splitlines() if line.count(" ") == 1)
     }
 
 
 def attempt(**commands):
     """Return a script that tries each command and prints its name and status."""
-    return "\n".join(
-        f"({command}) > /dev/null 2>&1 < /dev/null; echo {name} $?" for name, command in commands.items()
-    )
+    return "\n".join(f"({command}) > /dev/null 2>&1 < /dev/null; echo {name} $?" for name, command in commands.items())
 
 
 def test_a_script_that_fails_is_told_with_its_last_lines(root):
@@ -96,9 +93,7 @@ def test_a_script_that_leaves_daemons_leaves_none(root):
 
 
 def test_a_script_that_forks_without_end_is_ended(root):
-    done, _ = sh(
-        tiny_sandbox(root), "f() { sleep 600 & i=$((i+1)); [ $i -lt 300 ] && f; }; i=0; f; wait", timeout=1.5
-    )
+    done, _ = sh(tiny_sandbox(root), "f() { sleep 600 & i=$((i+1)); [ $i -lt 300 ] && f; }; i=0; f; wait", timeout=1.5)
     assert done.timed_out
 
 
@@ -175,9 +170,7 @@ def test_device_nodes_that_a_script_makes_open_no_device(root):
     lines = []
     for place in places:
         for name, kind in (("disk", "b 254 0"), ("disk2", "b 8 0"), ("memory", "c 1 1"), ("null", "c 1 3")):
-            lines.append(
-                f"mknod {place}/my{name} {kind} && head -c 1 {place}/my{name} && echo OPENED {place} {name}"
-            )
+            lines.append(f"mknod {place}/my{name} {kind} && head -c 1 {place}/my{name} && echo OPENED {place} {name}")
     output = sh(tiny_sandbox(root), "\n".join(lines))[1]
     assert "OPENED" not in output
     assert output.count("Permission denied") == 4 * len(places)
@@ -197,22 +190,23 @@ def test_the_host_s_device_nodes_are_not_the_script_s(root):
     assert (after.st_mode, after.st_uid, after.st_ino) == (before.st_mode, before.st_uid, before.st_ino)
 
 
+def same(path):
+    """Write what is there already, so that the attack changes nothing where it succeeds."""
+    return f"word=$(cat {path}) && echo $word > {path}"
+
+
 def test_the_kernel_s_switches_are_read_only(root):
     tried = attempt(
-        sysctl="echo 1 > /proc/sys/kernel/core_uses_pid",
-        pattern="echo '|/tmp/x' > /proc/sys/kernel/core_pattern",
+        pattern=same("/proc/sys/kernel/core_pattern"),
         sysrq="[ -e /proc/sysrq-trigger ] && echo h > /proc/sysrq-trigger",
-        helper="echo /tmp/x > /proc/sys/kernel/modprobe",
-        irq="echo f > /proc/irq/default_smp_affinity",
-        sysfs="echo mem > /sys/power/state",
+        helper=same("/proc/sys/kernel/modprobe"),
+        irq=same("/proc/irq/default_smp_affinity"),
         uevent="echo add > /sys/class/net/lo/uevent",
-        oops="chmod 777 /proc/sys/kernel/core_pattern",
+        mode="chmod 644 /proc/sys/kernel/core_pattern",
     )
-    pattern = read("/proc/sys/kernel/core_pattern")
     output = sh(tiny_sandbox(root), tried)[1]
     assert [name for name, status in statuses(output).items() if status == 0] == []
-    assert len(statuses(output)) == 8
-    assert read("/proc/sys/kernel/core_pattern") == pattern
+    assert len(statuses(output)) == 6
 
 
 def test_a_script_cannot_set_the_clock_or_the_host_s_name_or_reboot(root):
@@ -223,9 +217,9 @@ def test_a_script_cannot_set_the_clock_or_the_host_s_name_or_reboot(root):
         name="hostname stolen",
         reboot="reboot -f",
     )
-    output = sh(tiny_sandbox(root), "date -s '2001-01-01 00:00' > /dev/null 2>&1\n" + tried)[1]
+    output = sh(tiny_sandbox(root), tried)[1]
     assert [key for key, status in statuses(output).items() if status == 0] == []
-    assert time.time() > 1_700_000_000
+    assert "can't set date" in sh(tiny_sandbox(root), "date -s @$(date +%s)")[1]
     assert os.uname().nodename == name
 
 
@@ -268,9 +262,7 @@ def test_a_script_cannot_end_or_stop_the_first_process(root):
 
 def test_a_script_sees_no_process_of_the_host(root):
     output = sh(tiny_sandbox(root), "ls -d /proc/[0-9]*")[1]
-    assert str(os.getpid()) not in [
-        line.split("/")[-1] for line in output.splitlines() if line.startswith("/proc/")
-    ]
+    assert str(os.getpid()) not in [line.split("/")[-1] for line in output.splitlines() if line.startswith("/proc/")]
 
 
 def test_a_daemon_of_one_script_cannot_wait_for_the_next(root):
@@ -401,9 +393,7 @@ def test_the_builder_s_death_by_any_signal_leaves_no_process_mount_or_file(root,
 
 def test_the_keeper_s_death_ends_everything(root):
     parent = start_parent(root)
-    keeper = int(
-        subprocess.run(["pgrep", "-P", str(parent.pid)], capture_output=True, check=True).stdout.split()[0]
-    )
+    keeper = int(subprocess.run(["pgrep", "-P", str(parent.pid)], capture_output=True, check=True).stdout.split()[0])
     os.kill(keeper, signal.SIGKILL)
     assert parent.wait(5) == 1
     assert wait_gone(root) == []
@@ -422,15 +412,11 @@ def test_a_killed_builder_s_other_children_do_not_keep_the_sandbox_alive(root):
 def test_a_kill_at_any_moment_of_setting_up_leaves_no_process_or_mount(root):
     text = (
         textwrap.dedent(PARENT)
-        .format(
-            project=PROJECT, tests=os.path.join(PROJECT, "tests"), root=root, script="sleep 600", extra="pass"
-        )
+        .format(project=PROJECT, tests=os.path.join(PROJECT, "tests"), root=root, script="sleep 600", extra="pass")
         .replace("with tiny_sandbox", "os.write(1, b'!')\nwith tiny_sandbox")
     )
     for step in range(8):
-        parent = subprocess.Popen(
-            [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        parent = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         assert parent.stdout.read(1) == b"!"
         time.sleep(step * 0.002)
         parent.kill()

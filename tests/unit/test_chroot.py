@@ -148,9 +148,7 @@ def test_a_resolver_file_of_the_root_is_covered_read_only_and_kept(root):
     path = os.path.join(root, "etc/resolv.conf")
     with open(path, "w", encoding="utf-8") as file:
         file.write("own\n")
-    status, output = run(
-        root, "/bin/sh", "-c", "cat /etc/resolv.conf; echo x > /etc/resolv.conf", network=True
-    )
+    status, output = run(root, "/bin/sh", "-c", "cat /etc/resolv.conf; echo x > /etc/resolv.conf", network=True)
     assert status != 0
     assert output.startswith(resolver())
     with open(path, encoding="utf-8") as file:
@@ -197,9 +195,7 @@ class Terminal:
         while True:
             _, status = os.waitpid(job, os.WUNTRACED)
             if not os.WIFSTOPPED(status):
-                os.write(
-                    1, b"<settings kept>\n" if termios.tcgetattr(0) == settings else b"<settings lost>\n"
-                )
+                os.write(1, b"<settings kept>\n" if termios.tcgetattr(0) == settings else b"<settings lost>\n")
                 return os.waitstatus_to_exitcode(status)
             os.tcsetpgrp(0, os.getpgrp())
             os.write(1, b"<stopped>\n")
@@ -223,6 +219,10 @@ class Terminal:
         os.write(self.fd, text)
 
     def end(self):
+        ended = os.pidfd_open(self.pid)
+        if not select.select([ended], [], [], 10)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(ended)
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.fd)
         return status
@@ -230,15 +230,20 @@ class Terminal:
 
 def test_a_shell_has_its_terminal_and_job_control(root):
     terminal = Terminal(root, ["/bin/sh", "-i"])
-    terminal.type(b"tty; echo st''art\n")
+    terminal.expect(b"# ")
+    terminal.type(b"tty\n")
     terminal.expect(b"/dev/console")
-    terminal.type(b"sleep 600\n")
-    time.sleep(0.1)
+    terminal.expect(b"# ")
+    terminal.type(b"(echo run''ning; read word; echo g''ot $word)\n")
+    terminal.expect(b"running")
     terminal.type(b"\x1a")
     terminal.expect(b"Stopped")
-    terminal.type(b"jobs -l; kill -9 %1; wait; echo do''ne\n")
-    terminal.expect(b"sleep 600")
-    terminal.expect(b"done")
+    terminal.expect(b"# ")
+    terminal.type(b"fg\n")
+    terminal.expect(b"read word")
+    terminal.type(b"hello\n")
+    terminal.expect(b"got hello")
+    terminal.expect(b"# ")
     terminal.type(b"exit 9\n")
     assert terminal.end() == 9
     assert wait_gone(root) == []

@@ -110,9 +110,7 @@ def test_ignored_and_blocked_signals_of_the_caller_are_default_inside(root):
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
-        tiny_sandbox(root).run(
-            ["/bin/grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"], log=(chunks := []).append
-        )
+        tiny_sandbox(root).run(["/bin/grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"], log=(chunks := []).append)
     finally:
         signal.signal(signal.SIGHUP, old)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -135,9 +133,9 @@ def test_every_namespace_but_the_user_s_is_its_own(session):
 
 
 def test_the_network_is_a_loopback_that_is_up_and_nothing_else(session):
-    output = sh(
-        session, "ls /sys/class/net; ifconfig lo | grep -c UP; nc -l -p 5 -e true & sleep 0.1; nc 127.0.0.1 5"
-    )[1]
+    output = sh(session, "ls /sys/class/net; ifconfig lo | grep -c UP; nc -l -p 5 -e true & sleep 0.1; nc 127.0.0.1 5")[
+        1
+    ]
     assert output.split() == ["lo", "1"]
 
 
@@ -177,9 +175,7 @@ def test_directories_of_the_root_s_own_run_are_there_without_its_files(root):
 
 def test_a_time_limit_ends_everything_and_the_session_goes_on(session):
     start = time.monotonic()
-    done, output = sh(
-        session, "trap '' TERM; (trap '' TERM; setsid sleep 600) & echo started; sleep 600", timeout=0.2
-    )
+    done, output = sh(session, "trap '' TERM; (trap '' TERM; setsid sleep 600) & echo started; sleep 600", timeout=0.2)
     assert (done.status, done.timed_out, done.left, output) == (-signal.SIGKILL, True, (), "started\n")
     assert time.monotonic() - start < 2
     assert sh(session, "ps | grep -c '[s]leep'")[1] == "0\n"
@@ -294,9 +290,7 @@ def test_a_first_process_that_dies_is_an_error_that_says_so(root):
     with tiny_sandbox(root).open() as opened:
         first = max(traces(root))
         with pytest.raises(HostError, match="first process"):
-            opened.run(
-                ["/bin/sh", "-c", "echo x; sleep 600"], log=lambda _chunk: os.kill(first, signal.SIGKILL)
-            )
+            opened.run(["/bin/sh", "-c", "echo x; sleep 600"], log=lambda _chunk: os.kill(first, signal.SIGKILL))
     assert wait_gone(root) == []
 
 
