@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import tempfile
 
 import pytest
+
+from rootfsbuild.rootfs.remove import remove_tree
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,12 @@ def store(tmp_path_factory):
     if os.environ.get("PYTEST_XDIST_WORKER"):
         base = base.parent
     return base / "store"
+
+
+@pytest.fixture
+def public_folder():
+    """A folder that every user can reach, unlike tmp_path: apt downloads as a user of its own where it can."""
+    folder = tempfile.mkdtemp(prefix="rootfsbuild-test-")
+    os.chmod(folder, 0o755)
+    yield pathlib.Path(folder)
+    remove_tree(folder)

@@ -59,15 +59,11 @@ def _why(arguments: Namespace) -> int:
 
 
 def _run(arguments: Namespace) -> int:
-    from rootfsbuild.rootfs.chroot import parse_bind, run_in_root  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.rootfs.chroot import parse_bind  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.running import run  # noqa: PLC0415 - the same
 
-    return run_in_root(
-        arguments.root,
-        arguments.command,
-        binds=[parse_bind(word) for word in arguments.bind],
-        network=arguments.network,
-        environment=os.environ,
-    )
+    binds = [parse_bind(word) for word in arguments.bind]
+    return run(arguments.root, arguments.command, binds, os.environ, network=arguments.network)
 
 
 def _cache(arguments: Namespace) -> int:

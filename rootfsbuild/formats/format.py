@@ -66,6 +66,8 @@ class Format:
     """Return the chain that brought a package in, a line each."""
     source_list: Callable[[Sequence[Archive], Mapping[str, str]], str]
     """(archives, archive name -> URL) -> the package manager's source list for the image."""
+    localise_sources: Callable[[Inside, Mapping[str, str]], Mapping[str, tuple[bytes, int]]]
+    """(root, URL in its source list -> URL to use) -> what a command in the root sees in place of its source list."""
     prepare: Callable[[str, Image], None]
     """Make an empty directory ready to take packages."""
     split_waves: Callable[[Plan, Mapping[str, str]], Sequence[Sequence[Package]]]

@@ -26,6 +26,7 @@ def run_in_root(
     binds: Sequence[Bind] = (),
     network: bool = False,
     environment: Mapping[str, str] | None = None,
+    overlays: Mapping[str, tuple[bytes, int]] | None = None,
     privileged: bool = False,
 ) -> int:
     """Run a command (a login shell if none is given) in `root` on the caller's terminal.
@@ -46,7 +47,7 @@ def run_in_root(
         network=network,
         nosync=False,
         binds=tuple(binds),
-        overlays=_resolver_files(real) if network else {},
+        overlays={**(_resolver_files(real) if network else {}), **(overlays or {})},
         privileged=privileged,
     )
     commands = (tuple(argv),) if argv else _SHELLS

@@ -7,7 +7,8 @@ from rootfsbuild.formats.deb.explain import why
 from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
 from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
 from rootfsbuild.formats.deb.scripts import SCRIPT_OVERLAYS, script_environment
-from rootfsbuild.formats.deb.skeleton import prepare, source_list
+from rootfsbuild.formats.deb.skeleton import prepare
+from rootfsbuild.formats.deb.sourcelist import localise_sources, source_list
 from rootfsbuild.formats.format import Format
 
 DEB = Format(
@@ -16,6 +17,7 @@ DEB = Format(
     resolve=resolve_metadata,
     why=why,
     source_list=source_list,
+    localise_sources=localise_sources,
     prepare=prepare,
     split_waves=split_waves,
     environment=script_environment,

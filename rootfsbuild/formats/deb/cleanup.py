@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import stat
 
 from rootfsbuild.formats.deb.aptstate import write_apt_state
 from rootfsbuild.plan import Plan
@@ -51,7 +52,7 @@ def clean(root: Inside, plan: Plan) -> None:
         _remove_empty_link(root, name)
     # machine-id(5): an empty file is initialised at boot; an image that never had one gets none.
     if root.exists("/etc/machine-id"):
-        root.write("/etc/machine-id", b"", 0o444)
+        root.write("/etc/machine-id", b"")
     for name in ("/etc/shadow", "/etc/shadow-"):
         _set_shadow_day(root, name, plan.epoch // _DAY)
     write_apt_state(root, plan)
@@ -59,7 +60,7 @@ def clean(root: Inside, plan: Plan) -> None:
 
 def _remove_empty_link(root: Inside, name: str) -> None:
     status = root.status(f"/{name}")
-    if status is not None and not root.names(f"/usr/{name}"):
+    if status is not None and stat.S_ISLNK(status.st_mode) and not root.names(f"/usr/{name}"):
         root.remove(f"/{name}")
         root.remove_directory(f"/usr/{name}")
 

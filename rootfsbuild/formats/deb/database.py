@@ -113,7 +113,7 @@ def _trigger_lines(package: Unpacked, verb: str) -> list[tuple[str, bool]]:
 
 def _record_interests(root: Inside, packages: Sequence[Unpacked]) -> None:
     by_file: dict[str, list[str]] = {}
-    for package in packages:
+    for package in sorted(packages, key=lambda package: package.name):
         for trigger, noawait in _trigger_lines(package, "interest"):
             owner = package.record + ("/noawait" if noawait else "")
             if trigger.startswith("/"):

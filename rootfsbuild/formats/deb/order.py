@@ -1,11 +1,8 @@
-"""In which order packages are installed, and in which order apt goes through them."""
+"""In which order packages are installed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-
-# apt's cache hashes names into this many buckets (APT::Cache-HashTableSize) and goes through them in order.
-_BUCKETS = 196613
 
 Graph = Mapping[str, Sequence[str]]
 
@@ -27,14 +24,6 @@ def install_order(depends: Graph, pre_depends: Graph, first: Iterable[str] = ())
         inner = {name: [to for to in pre_depends.get(name, ()) if to in members] for name in sorted(group)}
         order += [name for part in _components(inner, inner) for name in sorted(part)]
     return order
-
-
-def apt_order(name: str) -> tuple[int, str]:
-    """Return what sorts names as apt goes through its cache, which is how it writes extended_states."""
-    place = 5381
-    for byte in name.lower().encode():
-        place = (place * 33 + byte) & 0xFFFFFFFF
-    return place % _BUCKETS, name
 
 
 def _components(graph: Graph, begin: Iterable[str]) -> list[list[str]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
 
-from rootfsbuild.distro import Archive
 from rootfsbuild.errors import HostError
 from rootfsbuild.formats.deb.database import create_database
+from rootfsbuild.formats.deb.sourcelist import SOURCE_LIST
 from rootfsbuild.formats.format import Image
 from rootfsbuild.rootfs.inside import Inside, edit_root
 
@@ -48,19 +47,9 @@ def prepare(root: str, image: Image) -> None:
         inside.make_directory("/tmp", 0o1777)  # noqa: S108 - the root's own, made here
         create_database(inside, image.architecture)
         inside.write("/etc/fstab", b"# UNCONFIGURED FSTAB FOR BASE SYSTEM\n")
-        inside.write("/etc/apt/sources.list", image.sources.encode())
+        inside.write(SOURCE_LIST, image.sources.encode())
         _write_settings(inside, image)
         _make_devices(inside)
-
-
-def source_list(archives: Sequence[Archive], urls: Mapping[str, str]) -> str:
-    """Return sources.list(5) for the image: one line a suite, in the recipe's order."""
-    return "".join(
-        f"deb {urls[archive.name]} {suite} {' '.join(archive.components)}\n"
-        for archive in archives
-        if archive.name in urls
-        for suite in archive.suites
-    )
 
 
 def _write_settings(inside: Inside, image: Image) -> None:
