@@ -149,7 +149,7 @@ def test_a_package_without_md5sums_gets_those_that_dpkg_would_make(root):
     paths = ["/etc", "/etc/a", "/usr", "/usr/bin", "/usr/bin/alpha", "/usr/bin/link", "/usr/share/excluded"]
     package = unpacked(paths=paths, members={"conffiles": b"/etc/a\n"}, conffiles={"/etc/a": MD5_B})
     record_unpacked(root, [package, unpacked("empty")])
-    assert read(root, "info/alpha.md5sums") == f"{MD5_A}  usr/bin/alpha\n"
+    assert read(root, "info/alpha.md5sums") == f"{MD5_B}  etc/a\n{MD5_A}  usr/bin/alpha\n"
     # An empty one too: without it `dpkg --audit` asks for the package to be installed again.
     assert read(root, "info/empty.md5sums") == ""
 
