@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from rootfsbuild.distro import Archive
@@ -91,7 +92,7 @@ def build(recipe: Recipe, target: str, settings: Settings, report: Report) -> Re
     return Result(staging.target, manifest, plan)
 
 
-def _format(recipe: Recipe) -> Format:
+def _format(recipe: Recipe) -> Format[Any]:
     return FORMATS[recipe.format]
 
 
@@ -151,9 +152,7 @@ def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Repor
     report(StageStarted("metadata"))
     metadata = format_.refresh(sources, record)
     report(StageEnded("metadata"))
-    request = Request(
-        recipe.arch, recipe.variant, recipe.include, recipe.exclude, recipe.recommends, recipe.preselect
-    )
+    request = Request(recipe.arch, recipe.variant, recipe.include, recipe.exclude, recipe.recommends, recipe.preselect)
     report(StageStarted("resolve"))
     packages = format_.resolve(request, metadata)
     report(StageEnded("resolve"))
@@ -219,7 +218,7 @@ def _make_root(
         report(StageEnded("finish"))
 
 
-def _install(format_: Format, ground: Ground, sources: Sources, report: Report) -> None:
+def _install(format_: Format[Any], ground: Ground, sources: Sources, report: Report) -> None:
     """Install the base while its packages arrive, then what comes on top of it."""
     base = [package for package in ground.plan.packages if package.wave == 0]
     more = [package for package in ground.plan.packages if package.wave > 0]

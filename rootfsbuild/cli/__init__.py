@@ -44,11 +44,7 @@ def _dispatch(argv: Sequence[str]) -> int:
 
 
 def _describe(error: OSError) -> StorageError:
-    hint = (
-        "free some space, or choose another place with --cache-dir and -o"
-        if error.errno == errno.ENOSPC
-        else ""
-    )
+    hint = "free some space, or choose another place with --cache-dir and -o" if error.errno == errno.ENOSPC else ""
     place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "input or output"
     return StorageError(place, error.strerror or str(error), hint=hint)
 

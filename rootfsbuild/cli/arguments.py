@@ -90,9 +90,7 @@ def _build_parser() -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"rootfsbuild {__version__}")
-    verbs = parser.add_subparsers(
-        dest="verb", required=True, metavar="VERB", prog="rootfsbuild", parser_class=_Parser
-    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog="rootfsbuild", parser_class=_Parser)
     _add_build(verbs)
     _add_config(verbs)
     _add_why(verbs)
@@ -113,17 +111,13 @@ def _verb(verbs: Verbs[_Parser], name: str, summary: str, example: str) -> _Pars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="show errors only")
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="show details, and scripts' output as it comes"
-    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show details, and scripts' output as it comes")
     return parser
 
 
 def _add_sources(parser: _Parser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="the recipe, a TOML file")
-    parser.add_argument(
-        "--arch", metavar="A", help="Debian architecture (default: the recipe's, else this machine's)"
-    )
+    parser.add_argument("--arch", metavar="A", help="Debian architecture (default: the recipe's, else this machine's)")
     parser.add_argument(
         "--mirror",
         metavar="NAME=URL",
@@ -145,9 +139,7 @@ def _add_sources(parser: _Parser) -> None:
 
 
 def _add_build(verbs: Verbs[_Parser]) -> None:
-    parser = _verb(
-        verbs, "build", "build a root (the default verb)", "rootfsbuild recipes/debian12.toml -o base.tar"
-    )
+    parser = _verb(verbs, "build", "build a root (the default verb)", "rootfsbuild recipes/debian12.toml -o base.tar")
     _add_sources(parser)
     parser.add_argument(
         "-o", "--output", metavar="PATH", help="a directory, or a file that ends in .tar (default: out/NAME)"
@@ -155,12 +147,8 @@ def _add_build(verbs: Verbs[_Parser]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and build nothing")
     parser.add_argument("--force", action="store_true", help="replace what an earlier build made at PATH")
     parser.add_argument("--keep", action="store_true", help="keep the half-made root when a build fails")
-    parser.add_argument(
-        "--debug-shell", action="store_true", help="open a shell in the root when a script fails"
-    )
-    parser.add_argument(
-        "--script-network", action="store_true", help="give maintainer scripts the host's network"
-    )
+    parser.add_argument("--debug-shell", action="store_true", help="open a shell in the root when a script fails")
+    parser.add_argument("--script-network", action="store_true", help="give maintainer scripts the host's network")
     parser.add_argument(
         "--script-timeout",
         metavar="SECONDS",
@@ -205,17 +193,13 @@ def _add_run(verbs: Verbs[_Parser]) -> None:
     parser.add_argument(
         "--bind", metavar="SRC[:DST]", action="append", default=[], help="make a host path visible inside"
     )
-    parser.add_argument(
-        "--network", action="store_true", help="give the command the host's network and resolver"
-    )
+    parser.add_argument("--network", action="store_true", help="give the command the host's network and resolver")
     parser.epilog = "CMD is the command to run, with its own options (default: a shell)."
 
 
 def _add_cache(verbs: Verbs[_Parser]) -> None:
     parser = _verb(verbs, "cache", "show or shrink the store", "rootfsbuild cache prune --days 30")
-    parser.add_argument(
-        "action", choices=("dir", "prune"), help="print the store's path, or remove what is not used"
-    )
+    parser.add_argument("action", choices=("dir", "prune"), help="print the store's path, or remove what is not used")
     parser.add_argument("--cache-dir", metavar="DIR", help="the store (default: $XDG_CACHE_HOME/rootfsbuild)")
     parser.add_argument(
         "--days", metavar="N", type=_seconds, default=30.0, help="keep what was used in N days (default: 30)"

@@ -52,9 +52,7 @@ def _why(arguments: Namespace) -> int:
     terminal = _terminal(arguments)
     recipe = _load(arguments, terminal)
     lines = pipeline.explain(recipe, arguments.package, _settings(arguments), terminal)
-    _print(
-        to_json({"package": arguments.package, "chain": list(lines)}) if arguments.json else "\n".join(lines)
-    )
+    _print(to_json({"package": arguments.package, "chain": list(lines)}) if arguments.json else "\n".join(lines))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from rootfsbuild.distro import Archive
 from rootfsbuild.events import Report
@@ -46,21 +46,24 @@ class Ground:
 
 
 class Metadata(Protocol):
-    """Verified metadata of every archive, as one format reads it."""
+    """Verified metadata of every archive; what else it holds is the format's own affair."""
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
         """What was trusted to say so."""
 
 
+M = TypeVar("M", bound=Metadata)
+
+
 @dataclass(frozen=True)
-class Format:
+class Format(Generic[M]):
     """The functions that one package format contributes to the pipeline, in the order in which they are called."""
 
     name: str
-    refresh: Callable[[Sources, Report], Metadata]
+    refresh: Callable[[Sources, Report], M]
     """Fetch and verify the signed documents and the indexes they prove."""
-    resolve: Callable[[Request, Metadata], tuple[Package, ...]]
+    resolve: Callable[[Request, M], tuple[Package, ...]]
     """Choose packages, in install order; raises UnsatisfiableError with its explanation."""
     why: Callable[[Sequence[Package], str], Sequence[str]]
     """Return the chain that brought a package in, a line each."""

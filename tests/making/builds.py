@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import pytest
 
 from rootfsbuild.distro import find_release, load_distro
+from rootfsbuild.errors import HostError
 from rootfsbuild.repository.mirrors import find_mirrors
 from rootfsbuild.rootfs.sandbox import check_host
-from rootfsbuild.errors import HostError
 
 
 def need_root():
@@ -25,9 +25,7 @@ def need_root():
 def mirror_at_hand(archive="debian", release="bookworm"):
     """The host's own mirror of an archive, or a skip: tests do not lean on public mirrors."""
     found = next(item for item in find_release(load_distro("debian"), release).archives if item.name == archive)
-    mirrors = find_mirrors(
-        archive, (), distro="debian", suites=found.suites, overrides={}, environ=os.environ
-    )
+    mirrors = find_mirrors(archive, (), distro="debian", suites=found.suites, overrides={}, environ=os.environ)
     if not mirrors:
         pytest.skip(f"no mirror of {archive} is set up on this host")
     return mirrors[0].url
@@ -59,7 +57,7 @@ def one_suite_recipe(path, release, mirror, *, include=(), variant="required", e
     names = ", ".join(f'"{name}"' for name in include)
     suffix = "" if release == "sid" else '\n[[archive]]\nname = "debian-security"\nenabled = false\n'
     path.write_text(
-        f'''distro = "debian"
+        f"""distro = "debian"
 release = "{release}"
 
 [packages]
@@ -72,6 +70,6 @@ sources = {{ debian = "{mirror}" }}
 [[archive]]
 name = "debian"
 suites = ["{release}"]
-{suffix}{extra}'''
+{suffix}{extra}"""
     )
     return path

@@ -30,31 +30,25 @@ LAPSED = {"/etc/apt/apt.conf.d/99mmdebstrap"}
 # mmdebstrap's hook prepares links for libraries of other word sizes that no package of the set fills.
 EMPTY_LINKS = {"/lib32", "/libx32", "/usr/lib32", "/usr/libx32"}
 # Private keys that openssh-server's postinst makes: random, and no secret in an image.
-HOST_KEYS = {
-    f"/etc/ssh/ssh_host_{kind}_key{suffix}" for kind in ("ecdsa", "ed25519", "rsa") for suffix in ("", ".pub")
-}
+HOST_KEYS = {f"/etc/ssh/ssh_host_{kind}_key{suffix}" for kind in ("ecdsa", "ed25519", "rsa") for suffix in ("", ".pub")}
 
 BIG = ("systemd", "openssh-server", "python3", "nginx")
 
 # bullseye has no usr-is-merged package, which the hook installs: there the links alone are made.
-LINKS = "for d in bin sbin lib lib32 lib64 libx32; do ln -s usr/$d \"$1/$d\"; mkdir -p \"$1/usr/$d\"; done"
+LINKS = 'for d in bin sbin lib lib32 lib64 libx32; do ln -s usr/$d "$1/$d"; mkdir -p "$1/usr/$d"; done'
 
 
 def mmdebstrap(target, release, mirror, include, epoch):
     if shutil.which("mmdebstrap") is None:
         pytest.skip("mmdebstrap is not installed")
-    hook = (
-        ["--setup-hook", LINKS]
-        if release == "bullseye"
-        else ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
-    )
+    hook = ["--setup-hook", LINKS] if release == "bullseye" else ["--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
     command = [
         "mmdebstrap",
         "--quiet",
         "--variant=minbase",
         *hook,
         *([f"--include={','.join(include)}"] if include else []),
-        *(["--aptopt=Acquire::Check-Valid-Until \"false\""] if release == "sid" else []),
+        *(['--aptopt=Acquire::Check-Valid-Until "false"'] if release == "sid" else []),
         release,
         str(target),
         f"deb {mirror} {release} main",

@@ -20,9 +20,7 @@ def write_apt_state(root: Inside, plan: Plan) -> None:
     if not any(package.name == "apt" for package in plan.packages):
         return
     automatic = sorted((package.name for package in plan.packages if package.automatic), key=_bucket)
-    marks = "".join(
-        f"Package: {name}\nArchitecture: {plan.architecture}\nAuto-Installed: 1\n\n" for name in automatic
-    )
+    marks = "".join(f"Package: {name}\nArchitecture: {plan.architecture}\nAuto-Installed: 1\n\n" for name in automatic)
     if marks:
         root.write("/var/lib/apt/extended_states", marks.encode())
     for path in _LOCKS:
@@ -46,6 +44,6 @@ def _find_uid(root: Inside) -> int:
     """Return the uid of apt's download user in the root, 0 if it has none."""
     for line in (root.read("/etc/passwd") or b"").splitlines():
         fields = line.split(b":")
-        if fields[0] == _USER and len(fields) > 2 and fields[2].isdigit():  # noqa: PLR2004 - passwd(5): the uid is third
+        if fields[0] == _USER and len(fields) > 2 and fields[2].isdigit():
             return int(fields[2])
     return 0

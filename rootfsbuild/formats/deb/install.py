@@ -155,8 +155,7 @@ def _check_identity(package: Package, fields: bytes) -> None:
 def _may_replace(winner: Package, loser: Package) -> bool:
     """Say whether `winner` declares Replaces on `loser` at its version (Debian Policy 7.6.1)."""
     return any(
-        option.name == loser.name
-        and (not option.operator or satisfies(loser.version, option.operator, option.version))
+        option.name == loser.name and (not option.operator or satisfies(loser.version, option.operator, option.version))
         for relation in parse_relations("Replaces", ", ".join(winner.replaces))
         for option in relation.alternatives
     )

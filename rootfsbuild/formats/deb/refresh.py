@@ -13,7 +13,7 @@ from rootfsbuild.formats.deb.release import Release, Trusted, fetch_release
 from rootfsbuild.formats.deb.resolve import resolve
 from rootfsbuild.plan import Index, Package, Request, Snapshot
 from rootfsbuild.repository.fetch import Wanted
-from rootfsbuild.repository.mirrors import Mirror
+from rootfsbuild.repository.mirrors import Mirror, without_password
 from rootfsbuild.repository.sources import Sources
 from rootfsbuild.repository.trust import Keyring, load_keyring
 
@@ -67,7 +67,6 @@ def _refresh_suite(
 def _read_suite(
     sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report
 ) -> tuple[Snapshot, list[Placed]]:
-    relax = sources.relax | {"expired", "old", "rollback"} if sources.frozen else sources.relax
     trusted = fetch_release(
         archive,
         suite,
@@ -77,7 +76,8 @@ def _read_suite(
         keyring,
         sources.now(),
         report,
-        relax,
+        sources.relax,
+        frozen=sources.frozen,
     )
     indexes = [
         (component, _choose_index(archive, suite, component, sources.architecture, trusted.release))
@@ -111,11 +111,7 @@ def _choose_index(archive: Archive, suite: str, component: str, architecture: st
         subject,
         "mismatch",
         f"its Release lists no Packages file for {component}/{architecture}"
-        + (
-            f"; its architectures are {have}"
-            if have
-            else f"; its components are {', '.join(release.components)}"
-        ),
+        + (f"; its architectures are {have}" if have else f"; its components are {', '.join(release.components)}"),
     )
 
 
@@ -144,9 +140,7 @@ def _pin(archive: Archive, release: Release) -> int:
     return _PIN_BUT_AUTOMATIC if release.but_automatic_upgrades else _PIN_NOT_AUTOMATIC
 
 
-def _snapshot(
-    sources: Sources, archive: Archive, suite: str, trusted: Trusted, indexes: Sequence[Index]
-) -> Snapshot:
+def _snapshot(sources: Sources, archive: Archive, suite: str, trusted: Trusted, indexes: Sequence[Index]) -> Snapshot:
     return Snapshot(
         archive=archive.name,
         suite=suite,
@@ -159,5 +153,5 @@ def _snapshot(
         signers=trusted.signers,
         keyring=trusted.keyring,
         indexes=tuple(indexes),
-        mirror=trusted.base,
+        mirror=without_password(trusted.base),
     )

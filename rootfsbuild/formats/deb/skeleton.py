@@ -44,7 +44,7 @@ def prepare(root: str, image: Image) -> None:
         for directory in _DIRECTORIES:
             inside.make_directory(directory)
         inside.make_directory("/run/lock", 0o1777)
-        inside.make_directory("/tmp", 0o1777)  # noqa: S108 - the root's own, made here
+        inside.make_directory("/tmp", 0o1777)
         create_database(inside, image.architecture)
         inside.write("/etc/fstab", b"# UNCONFIGURED FSTAB FOR BASE SYSTEM\n")
         inside.write(SOURCE_LIST, image.sources.encode())
