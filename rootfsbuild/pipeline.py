@@ -223,10 +223,10 @@ def _install(format_: Format[Any], ground: Ground, sources: Sources, report: Rep
     base = [package for package in ground.plan.packages if package.wave == 0]
     more = [package for package in ground.plan.packages if package.wave > 0]
     report(StageStarted("fetch", sum(package.size for package in ground.plan.packages), "B"))
-    format_.install_base(ground, _fetch(base, sources))
+    laid = format_.install_base(ground, _fetch(base, sources))
     blobs = {package.name: path for package, path in _fetch(more, sources)}
     for group in format_.split_waves(ground.plan, blobs):
-        format_.install_more(ground, [(package, blobs[package.name]) for package in group])
+        laid = format_.install_more(ground, [(package, blobs[package.name]) for package in group], laid)
 
 
 def _fetch(packages: Sequence[Package], sources: Sources) -> Iterator[Blob]:

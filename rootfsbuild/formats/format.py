@@ -10,6 +10,7 @@ from rootfsbuild.distro import Archive
 from rootfsbuild.events import Report
 from rootfsbuild.plan import Package, Plan, Request, Snapshot
 from rootfsbuild.repository.sources import Sources
+from rootfsbuild.rootfs.extract import Laid
 from rootfsbuild.rootfs.inside import Inside
 from rootfsbuild.rootfs.runner import Run
 
@@ -79,9 +80,9 @@ class Format(Generic[M]):
     """Build time -> the whole environment of maintainer scripts."""
     overlays: Mapping[str, tuple[bytes, int]]
     """Path -> (content, mode) of what scripts see in place of the root's own file."""
-    install_base: Callable[[Ground, Iterable[Blob]], None]
-    """Install the base, whose packages may still be arriving, into the prepared root."""
-    install_more: Callable[[Ground, Iterable[Blob]], None]
-    """Install one more group into a root whose base works."""
+    install_base: Callable[[Ground, Iterable[Blob]], Mapping[str, Laid]]
+    """Install the base, whose packages may still be arriving, into the prepared root; package name -> what it left."""
+    install_more: Callable[[Ground, Iterable[Blob], Mapping[str, Laid]], Mapping[str, Laid]]
+    """Install one more group into a root whose base works; takes and returns what all packages left so far."""
     clean: Callable[[Inside, Plan], None]
     """Remove what installing leaves behind and an image must not carry."""

@@ -58,8 +58,13 @@ def record_unpacked(root: Inside, packages: Sequence[Unpacked]) -> None:
     _activate_file_triggers(root, packages)
 
 
-def _write_info(root: Inside, package: Unpacked) -> None:
+def write_list(root: Inside, package: Unpacked) -> None:
+    """Write which paths a package has; again when another one took some of them over (Debian Policy 7.6.1)."""
     root.write(f"{INFO}/{package.record}.list", b"".join(path + b"\n" for path in package.paths))
+
+
+def _write_info(root: Inside, package: Unpacked) -> None:
+    write_list(root, package)
     for member, (data, _) in package.members.items():
         root.write(f"{INFO}/{package.record}.{member}", data, 0o755 if member in _SCRIPTS else 0o644)
     if "md5sums" not in package.members:

@@ -132,7 +132,7 @@ class _Story:
         if not debs:
             yield f"{alternative.name} is not in {self._everywhere()}"
         elif not able:
-            yield from dict.fromkeys(self._version(deb) for deb in named or debs)
+            yield from dict.fromkeys(self._shortfall(deb, alternative) for deb in named or debs)
         for deb in able:
             yield from self._refusal(deb)
 
@@ -150,6 +150,12 @@ class _Story:
             yield from self.relation(refusal.deb, refusal.relation)
         elif deb is not self.universe.candidate(deb.name):
             yield f"{self._version(deb)}, which is not the version that would be installed"
+
+    def _shortfall(self, deb: Deb, alternative: Alternative) -> str:
+        provided = [item for item in deb.provides if item.name == alternative.name]
+        if deb.name == alternative.name or not provided:
+            return self._version(deb)
+        return f"{deb.name} {deb.version} provides {provided[0]}" + ("" if provided[0].version else " without a version")
 
     def _version(self, deb: Deb) -> str:
         return f"{deb.name} has version {deb.version} in {deb.placed.place}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from rootfsbuild.errors import PackageError
 from rootfsbuild.events import StageEnded, StageStarted
 from rootfsbuild.formats.deb.archive import open_deb
-from rootfsbuild.formats.deb.database import Unpacked, read_diversions, record_unpacked
+from rootfsbuild.formats.deb.database import Unpacked, read_diversions, record_unpacked, write_list
 from rootfsbuild.formats.deb.relations import parse_relations
 from rootfsbuild.formats.deb.scripts import configure, run_preinsts
 from rootfsbuild.formats.deb.version import satisfies
@@ -47,30 +47,40 @@ def split_waves(plan: Plan, blobs: Mapping[str, str]) -> tuple[tuple[Package, ..
     return tuple(group for group in groups if group)
 
 
-def install_base(ground: Ground, blobs: Iterable[Blob]) -> None:
+def install_base(ground: Ground, blobs: Iterable[Blob]) -> Mapping[str, Laid]:
     """Install into an empty root, where no script can run before the files of all are there.
 
-    Raises PackageError, FileConflictError, ScriptError or StorageError.
+    Returns what each package left. Raises PackageError, FileConflictError, ScriptError or StorageError.
     """
-    unpacked = _unpack(ground, blobs, {})
+    laid = _unpack(ground, blobs, {}, {})
+    unpacked = _as_unpacked(ground.plan, laid)
     with edit_root(ground.root) as inside:
         record_unpacked(inside, unpacked)
         ground.extracted()
         run_preinsts(inside, _base_first(unpacked), ground.run, _dpkg_version(ground.plan))
     _configure(ground, len(unpacked))
+    return laid
 
 
-def install_more(ground: Ground, blobs: Iterable[Blob]) -> None:
-    """Add packages to a root that works: preinsts, files, postinsts, as dpkg does it; raises as `install_base`."""
+def install_more(ground: Ground, blobs: Iterable[Blob], earlier: Mapping[str, Laid]) -> Mapping[str, Laid]:
+    """Add packages to a root that works: preinsts, files, postinsts, as dpkg does it.
+
+    `earlier` is what all packages so far left; returned is that with the new ones. Raises as `install_base`.
+    """
     blobs = list(blobs)
     controls = [_read_control(package, path) for package, path in blobs]
     with edit_root(ground.root) as inside:
         run_preinsts(inside, controls, ground.run, _dpkg_version(ground.plan))
         diversions = read_diversions(inside)
-    unpacked = _unpack(ground, blobs, diversions)
+    laid = _unpack(ground, blobs, diversions, earlier)
+    unpacked = _as_unpacked(ground.plan, {name: laid[name] for name in laid if name not in earlier})
+    losers = _as_unpacked(ground.plan, {name: laid[name] for name in laid if name in earlier})
     with edit_root(ground.root) as inside:
         record_unpacked(inside, unpacked)
+        for loser in losers:
+            write_list(inside, loser)
     _configure(ground, len(unpacked))
+    return {**earlier, **laid}
 
 
 def _configure(ground: Ground, count: int) -> None:
@@ -98,9 +108,11 @@ def _read_control(package: Package, path: str) -> Unpacked:
     return Unpacked(package.name, package.architecture, control.fields, control.files, (), {})
 
 
-def _unpack(ground: Ground, blobs: Iterable[Blob], diversions: Diversions) -> list[Unpacked]:
+def _unpack(
+    ground: Ground, blobs: Iterable[Blob], diversions: Diversions, earlier: Mapping[str, Laid]
+) -> dict[str, Laid]:
     packages = {package.name: package for package in ground.plan.packages}
-    laid = extract_packages(
+    return extract_packages(
         ground.root,
         (Job(path, package.name, _limit(package)) for package, path in blobs),
         open_deb,
@@ -110,16 +122,21 @@ def _unpack(ground: Ground, blobs: Iterable[Blob], diversions: Diversions) -> li
             _excluder(ground.image.path_exclude, ground.image.path_keep),
         ),
         may_replace=lambda loser, winner: _may_replace(packages[winner], packages[loser]),
+        earlier=earlier,
         report=ground.report,
     )
-    return [_as_unpacked(packages[name], found) for name, found in laid.items()]
 
 
-def _as_unpacked(package: Package, laid: Laid) -> Unpacked:
-    _check_identity(package, laid.control.fields)
-    return Unpacked(
-        package.name, package.architecture, laid.control.fields, laid.control.files, laid.paths, laid.digests
-    )
+def _as_unpacked(plan: Plan, laid: Mapping[str, Laid]) -> list[Unpacked]:
+    packages = {package.name: package for package in plan.packages}
+    for name, found in laid.items():
+        _check_identity(packages[name], found.control.fields)
+    return [
+        Unpacked(
+            name, packages[name].architecture, found.control.fields, found.control.files, found.paths, found.digests
+        )
+        for name, found in laid.items()
+    ]
 
 
 def _follow_links(diversions: Diversions, usr_links: Sequence[str]) -> Diversions:
