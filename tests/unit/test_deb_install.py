@@ -36,7 +36,7 @@ class Site:
                 inside.make_directory(f"/usr/{name}")
                 inside.link(f"/{name}", f"usr/{name}")
         self.packages, self.blobs, self.story = [], {}, []
-        self.status = 0
+        self.status, self.laid = 0, {}
         self.on_run = lambda _argv: None
 
     def add(self, name, files=None, scripts=None, conffiles=(), *, control=None, control_files=None, **fields):
@@ -61,11 +61,11 @@ class Site:
         return Ended(self.status, ())
 
     def base(self):
-        install_base(self.ground, self._chosen(0))
+        self.laid = install_base(self.ground, self._chosen(0))
         return self
 
     def more(self):
-        install_more(self.ground, self._chosen(1))
+        self.laid = install_more(self.ground, self._chosen(1), self.laid)
         return self
 
     def _chosen(self, wave):
