@@ -33,6 +33,8 @@ def encode_laid(control: ControlArchive, traces: Traces) -> Fields:
         pack(traces.yielded),
         _flat(traces.collisions),
         _flat((path, digest.encode()) for path, digest in traces.digests.items()),
+        pack(traces.made),
+        traces.clash,
     )
 
 
@@ -50,20 +52,22 @@ def decode_laid(fields: Fields) -> tuple[ControlArchive, Traces]:
         yielded=unpack(fields[9]),
         collisions=[(row[0], row[1], row[2]) for row in _rows(fields[10], 3)],
         digests={path: digest.decode() for path, digest in _pairs(fields[11])},
+        made=unpack(fields[12]),
+        clash=fields[13],
     )
     return ControlArchive(fields[0], files), traces
 
 
 def encode_settlement(settlement: Settlement) -> bytes:
     """Return the part of a settlement that is to be done in the root."""
-    lists = (pack(settlement.unlink), _flat(settlement.rename), _flat(settlement.directories))
-    return pack(lists)
+    paths = (pack(settlement.unlink), pack(settlement.rmdir))
+    return pack((*paths, _flat(settlement.rename), _flat(settlement.directories)))
 
 
 def decode_settlement(data: bytes) -> Settlement:
     """Return what `encode_settlement` was given, without the rest."""
-    unlink, rename, directories = unpack(data)
-    return Settlement(unpack(unlink), _pairs(rename), _pairs(directories))
+    unlink, rmdir, rename, directories = unpack(data)
+    return Settlement(unpack(unlink), unpack(rmdir), _pairs(rename), _pairs(directories))
 
 
 def _flat(rows: Iterable[Sequence[bytes]]) -> bytes:

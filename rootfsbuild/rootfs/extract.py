@@ -14,10 +14,20 @@ from rootfsbuild.errors import PackageError, TargetError
 from rootfsbuild.events import Progress, Report, ignore
 from rootfsbuild.rootfs.answers import decode_laid, decode_settlement, encode_laid, encode_settlement
 from rootfsbuild.rootfs.decompress import load_decoders
-from rootfsbuild.rootfs.lay import ClashError, Ground, Rules, Traces, lay_package
+from rootfsbuild.rootfs.lay import Ground, Rules, Traces, lay_package
 from rootfsbuild.rootfs.package import ControlArchive, Opened
 from rootfsbuild.rootfs.remove import mounts_below
-from rootfsbuild.rootfs.settle import MayReplace, Settlement, at_rest, carry_out, clash, settle, without
+from rootfsbuild.rootfs.settle import (
+    MayReplace,
+    Settlement,
+    at_rest,
+    carry_out,
+    is_in_plan_order,
+    refuse_clashes,
+    settle,
+    undo,
+    without,
+)
 from rootfsbuild.rootfs.worker import Fields, Task, Worker, start_worker
 
 Open = Callable[[int, str], Opened]
@@ -43,7 +53,7 @@ class Laid:
     control: ControlArchive
     paths: tuple[bytes, ...]
     """In archive order, as dpkg's `.list` has them (`/.`, `/usr`, …), excluded and diverted ones as the
-    package names them, without those that a later package took over."""
+    package names them, symlinks last, without those that belong to another package by Replaces."""
     digests: Mapping[bytes, str]
     """MD5 in hexadecimal of each conffile that was laid, by its path with a leading `/`."""
     traces: Traces = field(repr=False, compare=False)
@@ -78,21 +88,31 @@ def extract_packages(
     reported per package. The symlinks of a merged /usr must be there before.
 
     Raises PackageError (malformed or hostile; the package and the path are named), FileConflictError,
-    StorageError (disk full, read-only), HostError (chroot is not permitted) and TargetError (something is mounted
-    inside). Nothing outside of `root` is
-    touched in any case; what was laid inside stays.
+    StorageError (disk full, read-only), HostError (chroot is not permitted) and TargetError (something is
+    mounted inside). Nothing outside of `root` is touched in any case; what was laid inside stays.
     """
     rules = rules or Rules()
     _refuse_mounts(root)
-    with ExitStack() as stack:
-        pool = _start_pool(stack, root, open_package, rules, workers)
-        before = [(name, at_rest(name, found.traces, rules.diverted)) for name, found in (earlier or {}).items()]
-        answers = _distribute(pool, jobs, order, before, report)
-        laid = [(name, traces) for name, (_, traces) in answers.items()]
-        settlement = settle(before, laid, may_replace, touched)
-        _carry_out(pool[0], settlement)
-    for name in settlement.taken.keys() & (earlier or {}).keys():
-        answers[name] = ((earlier or {})[name].control, (earlier or {})[name].traces)
+    before = [(name, at_rest(name, found.traces, rules.diverted)) for name, found in (earlier or {}).items()]
+    seen: dict[str, Job] = {}
+    with _open_pool(root, open_package, rules, workers) as pool:
+        answers = _distribute(pool, _noted(jobs, seen), order, report)
+        settled = is_in_plan_order([*before, *_laid(answers)])
+        if settled:
+            settlement = settle(before, _laid(answers), may_replace, touched)
+            _carry_out(pool[0], settlement)
+        else:
+            _carry_out(pool[0], undo(_laid(answers)))
+    if not settled:
+        # Seldom enough: a path that is a directory here and a symlink there. One after the other, then.
+        with _open_pool(root, open_package, rules, 1) as pool:
+            answers = _distribute(pool, [seen[name] for name in answers], order, ignore)
+            refuse_clashes([*before, *_laid(answers)])
+            settlement = settle(before, _laid(answers), may_replace, touched)
+            _carry_out(pool[0], settlement)
+    for name, found in (earlier or {}).items():
+        if name in settlement.taken:
+            answers[name] = (found.control, found.traces)
     return {name: _result(*answer, settlement.taken.get(name, frozenset())) for name, answer in answers.items()}
 
 
@@ -104,13 +124,23 @@ def _refuse_mounts(root: str) -> None:
             raise TargetError(root, f"{point} in it is a mount", hint=f"unmount it: umount {point}")
 
 
-def _start_pool(stack: ExitStack, root: str, open_package: Open, rules: Rules, workers: int) -> list[Worker]:
-    pool = []
-    for _ in range(max(1, workers)):
-        worker = start_worker(root, lambda: _prepare(open_package, rules))
-        stack.callback(worker.end)
-        pool.append(worker)
-    return pool
+def _noted(jobs: Iterable[Job], seen: dict[str, Job]) -> Iterator[Job]:
+    for job in jobs:
+        if job.package in seen:
+            raise PackageError(job.package, "given twice")
+        seen[job.package] = job
+        yield job
+
+
+@contextmanager
+def _open_pool(root: str, open_package: Open, rules: Rules, workers: int) -> Iterator[list[Worker]]:
+    with ExitStack() as stack:
+        pool = []
+        for _ in range(max(1, workers)):
+            worker = start_worker(root, lambda: _prepare(open_package, rules))
+            stack.callback(worker.end)
+            pool.append(worker)
+        yield pool
 
 
 def _prepare(open_package: Open, rules: Rules) -> Task:
@@ -126,11 +156,8 @@ def _prepare(open_package: Open, rules: Rules) -> Task:
                 return ()
             package = os.fsdecode(fields[0])
             opened = open_package(file.fileno(), package)
-            try:
-                traces = lay_package(package, int(fields[1]), opened, int(fields[2]), ground=ground, rules=rules)
-            except ClashError as error:
-                return (b"clash", error.args[0])
-            return (b"laid", *encode_laid(opened.control, traces))
+            traces = lay_package(package, int(fields[1]), opened, int(fields[2]), ground=ground, rules=rules)
+            return encode_laid(opened.control, traces)
 
     return task
 
@@ -138,49 +165,35 @@ def _prepare(open_package: Open, rules: Rules) -> Task:
 _Answers = dict[str, tuple[ControlArchive, Traces]]
 
 
-def _distribute(
-    pool: Sequence[Worker],
-    jobs: Iterable[Job],
-    order: Sequence[str],
-    before: Sequence[tuple[str, Traces]],
-    report: Report,
-) -> _Answers:
+def _laid(answers: _Answers) -> list[tuple[str, Traces]]:
+    return [(name, traces) for name, (_, traces) in answers.items()]
+
+
+def _distribute(pool: Sequence[Worker], jobs: Iterable[Job], order: Sequence[str], report: Report) -> _Answers:
     """Hand every job to the next idle worker; return each package's answer in plan order."""
     ranks = {name: rank for rank, name in enumerate(order)}
     idle = list(pool)
     busy: dict[int, tuple[Worker, Job]] = {}
     answers: _Answers = {}
-    clashes: list[tuple[str, bytes]] = []
 
     def collect() -> None:
         for fd in select.select(list(busy), [], [])[0]:
             worker, job = busy.pop(fd)
-            fields = worker.receive(job.package)
+            answers[job.package] = decode_laid(worker.receive(job.package))
             idle.append(worker)
-            if fields[0] == b"clash":
-                clashes.append((job.package, fields[1]))
-            else:
-                answers[job.package] = decode_laid(fields[1:])
-                report(Progress("extract", 1, job.package))
+            report(Progress("extract", 1, job.package))
 
     for job in jobs:
-        if job.package in answers or any(job.package == other.package for _, other in busy.values()):
-            raise PackageError(job.package, "given twice")
         rank = ranks.setdefault(job.package, len(ranks))
         while not idle:
             collect()
-        if clashes:
-            break
         worker = idle.pop()
         with _blob(job) as fd:
             worker.send((os.fsencode(job.package), b"%d" % rank, b"%d" % job.limit), fd)
         busy[worker.answers] = (worker, job)
     while busy:
         collect()
-    in_order = {name: answers[name] for name in sorted(answers, key=ranks.__getitem__)}
-    if clashes:
-        raise _clash_error(clashes[0], before, in_order, ranks)
-    return in_order
+    return {name: answers[name] for name in sorted(answers, key=ranks.__getitem__)}
 
 
 @contextmanager
@@ -193,20 +206,6 @@ def _blob(job: Job) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _clash_error(
-    found: tuple[str, bytes],
-    before: Sequence[tuple[str, Traces]],
-    answers: _Answers,
-    ranks: Mapping[str, int],
-) -> Exception:
-    package, where = found
-    laid = [*before, *((name, traces) for name, (_, traces) in answers.items())]
-    place = len(before) + sum(ranks[name] < ranks[package] for name in answers)
-    conflict = clash(laid, package, place, where)
-    problem = "a directory where the root has something else"
-    return conflict or PackageError(package, problem, os.fsdecode(where))
 
 
 def _result(control: ControlArchive, traces: Traces, taken: AbstractSet[bytes]) -> Laid:

@@ -63,9 +63,13 @@ class Traces:
     """(path, canonical path that was taken, where the entry lies instead)."""
     digests: dict[bytes, str] = field(default_factory=dict)
     """Path → MD5 in hexadecimal, for the paths whose digest was asked for."""
+    made: list[bytes] = field(default_factory=list)
+    """Canonical paths of the directories that were not there before."""
+    clash: bytes = b""
+    """Canonical path where a directory was wanted and something else was, which ended the laying there."""
 
 
-class ClashError(Exception):
+class _ClashError(Exception):
     """A directory is wanted where something else is; the argument is the canonical path."""
 
 
@@ -78,6 +82,7 @@ class Ground:
     def __init__(self) -> None:
         self.real: dict[bytes, bytes] = {b"": b""}
         self.links: dict[bytes, bytes] = {}
+        self.made: list[bytes] = []
 
     def directory(self, path: bytes, mode: int = 0o755) -> bytes:
         """Return the canonical path of a directory, made with its parents if it is missing."""
@@ -91,6 +96,8 @@ class Ground:
             os.mkdir(where, mode & 0o777)
         except FileExistsError:
             where = self._existing(path, where)
+        else:
+            self.made.append(where)
         self.real[path] = where
         return where
 
@@ -103,7 +110,7 @@ class Ground:
         except FileNotFoundError:
             leads_to_directory = False
         if not leads_to_directory:
-            raise ClashError(where)
+            raise _ClashError(where)
         self.links[path] = where
         return os.path.realpath(b"/" + where, strict=True)[1:]
 
@@ -132,6 +139,12 @@ class _Laying:
         else:
             self.traces.paths.append(entry.path)
             self._other(entry, content)
+
+    def give_up(self, clash: bytes) -> None:
+        """Take the last entry back, which was not laid, and note why."""
+        if self.traces.paths.pop().endswith(b"/"):
+            self.traces.directories.pop()
+        self.traces.clash = clash
 
     def _directory(self, entry: Entry) -> None:
         path, traces = entry.path, self.traces
@@ -265,14 +278,22 @@ class _Laying:
 def lay_package(package: str, rank: int, opened: Opened, limit: int, *, ground: Ground, rules: Rules) -> Traces:
     """Create every file of a package below the current directory, which must be the confined root; umask 0.
 
-    `rank` is unlike that of every other package. Raises PackageError with the path, ClashError, or OSError
-    when the file system itself refuses (`storage_failed` tells them apart).
+    `rank` is unlike that of every other package. As in dpkg, symlinks come after everything else. Raises
+    PackageError with the path, or OSError (`storage_failed` tells whose fault it is).
     """
     laying = _Laying(package, rank, ground, rules, opened.digested)
     put = laying.entry
+    links = []
     try:
         for entry, content in opened.entries(limit):
-            put(entry, content)
+            if entry.kind is Kind.SYMLINK:
+                links.append(entry)
+            else:
+                put(entry, content)
+        for entry in links:
+            put(entry, iter(()))
+    except _ClashError as clash:
+        laying.give_up(clash.args[0])
     except PackageError as error:
         if not error.path:
             error.path = os.fsdecode(laying.path)
@@ -281,6 +302,7 @@ def lay_package(package: str, rank: int, opened: Opened, limit: int, *, ground: 
         if error.filename is None:
             error.filename = laying.path
         raise
+    laying.traces.made, ground.made = ground.made, []
     return laying.traces
 
 

@@ -2,8 +2,8 @@
 
 Which process came first is chance; the plan's order is not. dpkg, unpacking one package after the other,
 lets a later package take over a path from one that it Replaces, keeps the earlier package's if that one
-Replaces the later, and refuses otherwise (Debian Policy 7.6). A directory that several packages ship has the
-mode, owner and time that the first of them gives it.
+Replaces the later, and refuses otherwise (Debian Policy 7.6); the loser's list no longer names the path.
+A directory that several packages ship has the mode, owner and time that the first of them gives it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ class Settlement:
     """What is left to do inside the root, and what it means for the packages."""
 
     unlink: list[bytes] = field(default_factory=list)
+    rmdir: list[bytes] = field(default_factory=list)
     rename: list[tuple[bytes, bytes]] = field(default_factory=list)
     directories: list[tuple[bytes, bytes]] = field(default_factory=list)
     """(canonical path, `mode:uid:gid:mtime`)."""
     taken: dict[str, set[bytes]] = field(default_factory=dict)
-    """Package → its paths that a later one took over."""
+    """Package → its paths that belong to another one now."""
 
 
 def settle(
@@ -60,7 +61,6 @@ def settle(
     """
     result = Settlement()
     everyone = (*earlier, *laid)
-    _check_links(everyone)
     collided = {where for _, traces in laid for _, where, _ in traces.collisions}
     if collided:
         _judge(everyone, collided, may_replace, result)
@@ -93,19 +93,51 @@ def canonical(traces: Traces, path: bytes) -> bytes:
     return traces.aliases.get(head, head) + slash + name if slash else path
 
 
-def clash(laid: Sequence[tuple[str, Traces]], package: str, rank: int, where: bytes) -> FileConflictError | None:
-    """Return the error for a directory of `package` whose path another package has as something else."""
-    for other_rank, (other, traces) in enumerate(laid):
-        if any(not path.endswith(b"/") and canonical(traces, path) == where for path in traces.paths):
-            first, second = (other, package) if other_rank < rank else (package, other)
-            return _conflict(where, first, second)
-    return None
+def is_in_plan_order(laid: Sequence[tuple[str, Traces]]) -> bool:
+    """Tell whether directories and what stood in their way met as they would have in plan order.
+
+    A path may be a symlink in one package and a directory in another. Then the first of the two decides (Debian
+    Policy 6.6), and where chance decided otherwise, nothing that was laid below that path is where it belongs.
+    """
+    linked = {where: rank for rank, (_, traces) in enumerate(laid) for where in traces.links}
+    for rank, (_, traces) in enumerate(laid):
+        if traces.clash or any(linked.get(where, -1) > rank for where in traces.followed):
+            return False
+        if any(_first_with_directory(laid, where) > rank for where in traces.yielded):
+            return False
+    return True
+
+
+def undo(laid: Sequence[tuple[str, Traces]]) -> Settlement:
+    """Return what takes packages back that were laid and not settled."""
+    result = Settlement()
+    for _, traces in laid:
+        aside = {path: temp for path, _, temp in traces.collisions}
+        absent = set(traces.absent)
+        files = (path for path in traces.paths if not path.endswith(b"/") and path not in absent)
+        result.unlink += [aside.get(path) or canonical(traces, path) for path in files]
+    result.rmdir = sorted((where for _, traces in laid for where in traces.made), reverse=True)
+    return result
+
+
+def refuse_clashes(laid: Sequence[tuple[str, Traces]]) -> None:
+    """Raise FileConflictError for a directory where an earlier package has something else, PackageError for others."""
+    for rank, (package, traces) in enumerate(laid):
+        if not traces.clash:
+            continue
+        for other, other_traces in laid[:rank]:
+            files = (path for path in other_traces.paths if not path.endswith(b"/"))
+            if any(canonical(other_traces, path) == traces.clash for path in files):
+                raise _conflict(traces.clash, other, package)
+        raise PackageError(package, "a directory where the root has something else", os.fsdecode(traces.clash))
 
 
 def carry_out(settlement: Settlement) -> None:
     """Do what was decided, below the current directory: for the confined process only."""
     for path in settlement.unlink:
         os.unlink(path)
+    for path in settlement.rmdir:
+        os.rmdir(path)
     for source, target in settlement.rename:
         os.rename(source, target)
     for path, wanted in settlement.directories:
@@ -137,8 +169,7 @@ def _judge(
         for claim in claims[1:]:
             loser, winner = _duel(where, laid, owner, claim, may_replace)
             owner = winner
-            if winner is claim:
-                result.taken.setdefault(laid[loser[0]][0], set()).add(loser[1])
+            result.taken.setdefault(laid[loser[0]][0], set()).add(loser[1])
         temps = [(claim, aside[claim]) for claim in claims if claim in aside]
         result.unlink += [temp for claim, temp in temps if claim != owner]
         result.rename += [(temp, where) for claim, temp in temps if claim == owner]
@@ -177,28 +208,11 @@ def _duel(
     raise _conflict(where, first, second)
 
 
-def _check_links(laid: Sequence[tuple[str, Traces]]) -> None:
-    """Refuse a path that is a symlink in one package and a directory in another, where chance decided.
-
-    In plan order the outcome is defined: the first of the two decides (Debian Policy 6.6). Where chance
-    decided otherwise, nothing that was laid below that path is where it belongs.
-    """
-    linked = {where: rank for rank, (_, traces) in enumerate(laid) for where in traces.links}
-    for rank, (package, traces) in enumerate(laid):
-        for where in traces.followed:
-            if linked.get(where, -1) > rank:
-                raise _conflict(where, package, laid[linked[where]][0])
-        for where in traces.yielded:
-            made = _first_with_directory(laid, where)
-            if made is not None and made > rank:
-                raise _conflict(where, package, laid[made][0])
-
-
-def _first_with_directory(laid: Sequence[tuple[str, Traces]], where: bytes) -> int | None:
+def _first_with_directory(laid: Sequence[tuple[str, Traces]], where: bytes) -> int:
     for rank, (_, traces) in enumerate(laid):
-        if any(where == found for found, _ in _directories(traces)):
+        if where in traces.made or any(where == found for found, _ in _directories(traces)):
             return rank
-    return None
+    return -1
 
 
 def _directories(traces: Traces) -> list[tuple[bytes, bytes]]:

@@ -34,6 +34,7 @@ class Link:
 @dataclass(frozen=True)
 class Hard:
     target: str | bytes
+    mode: int = 0o644
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def member(name, what):
         return before + header(name, what.kind, mode=what.mode, device=what.device)
     target = _bytes(what.target)
     before += gnu_long(target, b"K") if len(target) > 100 else b""
-    return before + header(name, b"2" if isinstance(what, Link) else b"1", mode=0o777, link=target)
+    if isinstance(what, Hard):
+        return before + header(name, b"1", mode=what.mode, link=target)
+    return before + header(name, b"2", mode=0o777, link=target)
 
 
 def make_tar(members):
