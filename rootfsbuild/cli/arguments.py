@@ -68,7 +68,7 @@ def _insert_verb(argv: list[str]) -> list[str]:
     position = 0
     while position < len(argv):
         word = argv[position]
-        if word in _GLOBAL_FLAGS:
+        if word in _GLOBAL_FLAGS or word.partition("=")[0] in _GLOBAL_VALUES and "=" in word:
             position += 1
         elif word in _GLOBAL_VALUES:
             position += 2
