@@ -39,7 +39,7 @@ def test_every_kind_of_member_is_read():
         (b"usr", Kind.DIRECTORY, 0o1777),
         (b"usr/f", Kind.FILE, 0o4755),
         (b"usr/l", Kind.SYMLINK, 0o777),
-        (b"usr/h", Kind.HARDLINK, 0o777),
+        (b"usr/h", Kind.HARDLINK, 0o644),
         (b"dev", Kind.CHARACTER, 0o666),
         (b"pipe", Kind.FIFO, 0o600),
     ]
