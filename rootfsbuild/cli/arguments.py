@@ -68,10 +68,10 @@ def _insert_verb(argv: list[str]) -> list[str]:
     position = 0
     while position < len(argv):
         word = argv[position]
-        if word in _GLOBAL_FLAGS or word.partition("=")[0] in _GLOBAL_VALUES and "=" in word:
-            position += 1
-        elif word in _GLOBAL_VALUES:
+        if word in _GLOBAL_VALUES:
             position += 2
+        elif word.partition("=")[0] in _GLOBAL_FLAGS | _GLOBAL_VALUES:
+            position += 1
         else:
             break
     if position < len(argv) and argv[position] in VERBS:
