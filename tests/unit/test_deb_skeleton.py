@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import subprocess
 
 import pytest
 
-from rootfsbuild.distro import Archive
 from rootfsbuild.errors import HostError
 from rootfsbuild.formats.deb import skeleton
-from rootfsbuild.formats.deb.skeleton import prepare, source_list
+from rootfsbuild.formats.deb.skeleton import prepare
 from rootfsbuild.formats.format import Image
 from rootfsbuild.inspection.dump import dump_tree
 
@@ -135,46 +132,3 @@ def test_where_devices_are_forbidden_it_says_what_works_all_the_same(root, monke
     assert "mknod" in str(caught.value)
     assert "--dry-run" in str(caught.value)
     assert "root" in caught.value.hint
-
-
-# The image's own sources
-
-
-def archive(name="debian", suites=("bookworm",), components=("main",)):
-    return Archive(name, suites, components)
-
-
-def test_source_list_has_a_line_for_each_suite_in_the_recipes_order():
-    archives = [
-        archive(suites=("bookworm", "bookworm-updates"), components=("main", "contrib")),
-        archive("debian-security", ("bookworm-security",)),
-    ]
-    urls = {"debian-security": "http://b.example/s", "debian": "http://a.example/d"}
-    assert source_list(archives, urls) == (
-        "deb http://a.example/d bookworm main contrib\n"
-        "deb http://a.example/d bookworm-updates main contrib\n"
-        "deb http://b.example/s bookworm-security main\n"
-    )
-
-
-def test_an_archive_without_a_url_is_left_out():
-    assert source_list([archive(), archive("local")], {"debian": "http://a.example"}).count("\n") == 1
-    assert source_list([archive("local")], {}) == ""
-
-
-@pytest.mark.oracle
-@pytest.mark.skipif(shutil.which("apt-get") is None, reason="apt is not installed")
-def test_apt_reads_the_source_list(root, nodes):
-    text = source_list([archive(suites=("bookworm", "bookworm-updates"))], {"debian": "http://a.example/d"})
-    prepare(str(root), image(sources=text))
-    done = subprocess.run(
-        ["apt-get", "-o", f"Dir={root}", "-o", "APT::Architecture=amd64", "update", "--print-uris"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    for suite in ("bookworm", "bookworm-updates"):
-        assert f"'http://a.example/d/dists/{suite}/InRelease'" in done.stdout
-        assert f"'http://a.example/d/dists/{suite}/main/binary-amd64/Packages" in done.stdout
