@@ -9,7 +9,7 @@ import pytest
 from making.tinyroot import make_tiny_root, sh, tiny_sandbox, traces, wait_gone
 
 from rootfsbuild.errors import HostError, PackageError
-from rootfsbuild.rootfs import namespaces, supervisor
+from rootfsbuild.rootfs import mounts, namespaces, supervisor
 from rootfsbuild.rootfs.sandbox import Bind, check_host
 
 
@@ -283,7 +283,7 @@ def test_an_exception_of_the_log_closes_the_session(root):
 def test_two_sessions_of_one_root_do_not_see_each_other(root):
     with tiny_sandbox(root).open() as first, tiny_sandbox(root).open() as second:
         sh(first, "echo x > /tmp/mine")
-        assert sh(second, "ls /tmp; ls -d /proc/[0-9]* | wc -l")[1] == "4\n"  # the first, sh, ls and wc
+        assert sh(second, "ls /tmp; set -- /proc/[0-9]*; echo $#")[1] == "2\n"  # the first process and sh
 
 
 def test_a_first_process_that_dies_is_an_error_that_says_so(root):
@@ -308,6 +308,59 @@ def test_root_without_the_capability_is_told_its_name(monkeypatch):
     with pytest.raises(HostError) as caught:
         check_host()
     assert caught.value.missing == "CAP_SYS_ADMIN"
+
+
+def test_a_mount_point_that_someone_else_has_replaced_is_left_alone(tmp_path):
+    (tmp_path / "place").write_text("")
+    identity = (os.stat(tmp_path).st_dev, os.stat(tmp_path / "place").st_ino)
+    parent = os.open(tmp_path, os.O_RDONLY)
+    try:
+        mounts._remove(mounts.Placeholder(parent, "place", (identity[0], identity[1] + 1), (1, 1), 0))
+        assert os.listdir(tmp_path) == ["place"]
+        (tmp_path / "place").write_text("filled")
+        mounts._remove(mounts.Placeholder(parent, "place", identity, (1, 1), 0))
+        assert os.listdir(tmp_path) == ["place"]
+        (tmp_path / "place").write_text("")
+        mounts._remove(mounts.Placeholder(parent, "place", identity, (1, 1), 0))
+        assert os.listdir(tmp_path) == []
+    finally:
+        os.close(parent)
+
+
+def refuse(*refused):
+    """Stand in for `mount` in a container that allows less."""
+
+    def mount(source, target, kind="", flags=0, options=""):
+        if kind in refused:
+            raise PermissionError(1, "Operation not permitted")
+        if kind == "devpts" and "gid" in options and "gid" in refused:
+            raise OSError(22, "Invalid argument")
+        namespaces.mount(source, target, kind, flags, options)
+
+    return mount
+
+
+def test_a_container_that_allows_no_fresh_proc_sysfs_or_device_nodes_is_enough(root, monkeypatch):
+    def no_nodes(*_arguments):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(mounts, "mount", refuse("proc", "sysfs", "gid"))
+    monkeypatch.setattr(mounts.os, "mknod", no_nodes)
+    with tiny_sandbox(root).open() as opened:
+        done, output = sh(opened, "set -e; ls /sys /proc/self/fd > /dev/null; echo x > /dev/null; [ -c /dev/ptmx ]")
+        assert done.status == 0, output
+        assert sh(opened, "echo 1 > /proc/sys/kernel/core_uses_pid")[0].status != 0
+        assert sh(opened, "chmod 600 /dev/null")[0].status != 0
+    assert os.stat("/dev/null").st_mode & 0o777 == 0o666
+
+
+def test_capabilities_are_few_unless_the_sandbox_is_privileged(root):
+    def effective(**settings):
+        return int(sh(tiny_sandbox(root, **settings), "grep CapEff /proc/self/status")[1].split()[1], 16)
+
+    kept = effective()
+    assert kept == sum(1 << namespaces.CAPABILITIES[name] for name in supervisor.KEPT)
+    assert effective(privileged=True) == namespaces.effective_capabilities()
 
 
 def test_a_machine_without_system_call_numbers_is_told_in_a_detail(root, monkeypatch):
