@@ -193,11 +193,11 @@ def close_others(keep: frozenset[int]) -> None:
 
 def default_signals() -> None:
     """Give every signal its default disposition: what is ignored stays ignored across exec (signal(7))."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    for number in range(1, signal.NSIG):
         try:
             signal.signal(number, signal.SIG_DFL)
         except OSError:
-            continue  # the two real-time signals that the C library keeps for itself
+            continue  # SIGKILL, SIGSTOP and the two that the C library keeps for itself
 
 
 def plain_limits() -> None:

@@ -234,13 +234,13 @@ def _become(request: Message, descriptors: list[int]) -> NoReturn:
     """Turn a child of the first process into the command."""
     try:
         if request["terminal"]:
+            namespaces.default_signals()  # the terminal's, which its keepers ignore
             if request["foreground"]:
                 os.setpgid(0, 0)
                 take_terminal(descriptors[0], os.getpid())
         else:
             os.setsid()
         _connect(descriptors)
-        namespaces.default_signals()
         os.chdir(request["cwd"])
         os.write(2, _execute(request["commands"], request["environment"]).encode(errors="replace"))
     except BaseException as error:  # noqa: BLE001 - a child must never run on in its caller's code
