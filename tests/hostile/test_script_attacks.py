@@ -20,10 +20,18 @@ from rootfsbuild.rootfs.mounts import Bind
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+STARTED: list[subprocess.Popen] = []
+
+
 @pytest.fixture
 def root(tmp_path):
     path = make_tiny_root(tmp_path / "root")
     yield path
+    while STARTED:
+        parent = STARTED.pop()
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
     assert wait_gone(path) == [], "the sandbox left processes or mounts"
 
 
@@ -369,6 +377,7 @@ def start_parent(root, script="trap '' TERM; setsid sleep 600 & echo running; sl
         project=PROJECT, tests=os.path.join(PROJECT, "tests"), root=root, script=script, extra=extra
     )
     parent = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    STARTED.append(parent)
     assert parent.stdout.readline() == b"running\n"
     return parent
 
@@ -388,7 +397,6 @@ def test_the_builder_s_death_by_any_signal_leaves_no_process_mount_or_file(root,
     assert time.monotonic() - start < 1.5
     assert os.listdir(os.path.join(root, "etc")) == []
     assert mounts_of_host() == mounts
-    parent.stdout.close()
 
 
 def test_the_keeper_s_death_ends_everything(root):
@@ -397,7 +405,6 @@ def test_the_keeper_s_death_ends_everything(root):
     os.kill(keeper, signal.SIGKILL)
     assert parent.wait(5) == 1
     assert wait_gone(root) == []
-    parent.stdout.close()
 
 
 def test_a_killed_builder_s_other_children_do_not_keep_the_sandbox_alive(root):
@@ -406,7 +413,6 @@ def test_a_killed_builder_s_other_children_do_not_keep_the_sandbox_alive(root):
     parent.kill()
     parent.wait(5)
     assert wait_gone(root) == []
-    parent.stdout.close()
 
 
 def test_a_kill_at_any_moment_of_setting_up_leaves_no_process_or_mount(root):
