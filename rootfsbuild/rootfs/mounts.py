@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MOUNT_POINTS = ("proc", "sys", "dev", "run", "tmp")
 _STAGE = "/proc"  # free until the pid namespace has its first process
-_LATER = "/dev/shm"  # noqa: S108 - a mount point inside the sandbox, not a temporary file of ours
+_LATER = "/dev/shm"
 _NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _LINKS = {
     "fd": "/proc/self/fd",
@@ -181,7 +181,7 @@ def _mount_memory() -> None:
         os.chmod(path, stat.S_IMODE(found.st_mode))
     if not os.path.isdir("/run/lock"):
         os.mkdir("/run/lock", 0o1777)
-    mount("tmpfs", "/tmp", "tmpfs", NO_SETUID | NO_DEVICES, "mode=1777,size=50%")  # noqa: S108 - a mount point
+    mount("tmpfs", "/tmp", "tmpfs", NO_SETUID | NO_DEVICES, "mode=1777,size=50%")
 
 
 def _directories(top: str, most: int = 1000) -> list[tuple[str, os.stat_result]]:
