@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from making.universe import make_universe
+
 from rootfsbuild.errors import UnsatisfiableError
 from rootfsbuild.formats.deb.explain import nearest, why
 from rootfsbuild.formats.deb.resolve import resolve

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 import zstandard
-
 from making.universe import make_index, make_universe, write_packages
+
 from rootfsbuild.errors import UntrustedError
 from rootfsbuild.formats.deb import index as index_module
 from rootfsbuild.formats.deb.metadata import load_index
@@ -150,8 +150,18 @@ def test_an_endless_paragraph_is_refused(tmp_path, monkeypatch):
     assert threading.active_count() == before
 
 
-def test_an_empty_index_is_an_index(tmp_path):
-    assert load_index(*store(tmp_path, b"")).names() == []
+@pytest.mark.parametrize("content", [b"", b"\n", b"\n\n\n"])
+def test_an_empty_index_is_an_index(tmp_path, content):
+    assert load_index(*store(tmp_path, content)).names() == []
+
+
+def test_several_empty_lines_are_one(tmp_path):
+    text = "\n\n\n" + write_packages("a 1\n\nb 1").replace("\n\n", "\n\n\n\n") + "\n\n\n"
+    universe = make_universe(tmp_path, "c 1")
+    index = load_index(*store(tmp_path, text.encode()))
+    assert index.names() == ["a", "b"]
+    deb = type(universe.candidate("c"))(index.paragraphs("b")[0], universe.placed)
+    assert deb.version == "1"
 
 
 def test_the_cache_is_used(tmp_path):

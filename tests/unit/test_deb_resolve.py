@@ -3,8 +3,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-
 from making.universe import make_universe
+
 from rootfsbuild.errors import UnsatisfiableError
 from rootfsbuild.formats.deb.choose import choose
 from rootfsbuild.formats.deb.order import install_order

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
 from making.universe import make_universe
+
 from rootfsbuild.errors import UnsatisfiableError
 from rootfsbuild.formats.deb.resolve import resolve
 from rootfsbuild.plan import Request

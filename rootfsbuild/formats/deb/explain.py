@@ -6,15 +6,15 @@ import difflib
 from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import UnsatisfiableError
-from rootfsbuild.formats.deb.choose import NEGATIVE
+from rootfsbuild.formats.deb.walk import NEGATIVE
 from rootfsbuild.plan import Why
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from rootfsbuild.formats.deb.choose import Chosen
     from rootfsbuild.formats.deb.metadata import Deb, Universe
     from rootfsbuild.formats.deb.relations import Alternative, Relation
+    from rootfsbuild.formats.deb.walk import Chosen
     from rootfsbuild.plan import Package, Reason
 
 _CHAINS = 5
@@ -155,7 +155,9 @@ class _Story:
         provided = [item for item in deb.provides if item.name == alternative.name]
         if deb.name == alternative.name or not provided:
             return self._version(deb)
-        return f"{deb.name} {deb.version} provides {provided[0]}" + ("" if provided[0].version else " without a version")
+        return f"{deb.name} {deb.version} provides {provided[0]}" + (
+            "" if provided[0].version else " without a version"
+        )
 
     def _version(self, deb: Deb) -> str:
         return f"{deb.name} has version {deb.version} in {deb.placed.place}"

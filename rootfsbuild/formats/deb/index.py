@@ -38,6 +38,7 @@ PRAGMA synchronous = OFF;
 CREATE TABLE paragraph (number INTEGER PRIMARY KEY, name TEXT, named INTEGER, text BLOB, sum INTEGER);
 CREATE TABLE provided (name TEXT, number INTEGER);
 CREATE TABLE notable (number INTEGER PRIMARY KEY);
+CREATE TABLE qualified (name TEXT, named INTEGER);
 CREATE TABLE about (sha256 TEXT, paragraphs INTEGER, strangers BLOB);
 """
 _INDEXES = """
@@ -49,16 +50,30 @@ _BY_PROVIDED = "number IN (SELECT number FROM provided WHERE provided.name = ?)"
 _NOTABLE = "number IN (SELECT number FROM notable)"
 
 # The order in which apt reads a paragraph: a name that it meets first gets the smaller package id.
-_NAMING = (
-    b"\nPre-Depends: ",
-    b"\nDepends: ",
-    b"\nConflicts: ",
-    b"\nBreaks: ",
-    b"\nRecommends: ",
-    b"\nSuggests: ",
-    b"\nReplaces: ",
-    b"\nEnhances: ",
-    b"\nProvides: ",
+_NAMING = {
+    name: at
+    for at, name in enumerate(
+        (
+            b"Package",
+            b"Pre-Depends",
+            b"Depends",
+            b"Conflicts",
+            b"Breaks",
+            b"Recommends",
+            b"Suggests",
+            b"Replaces",
+            b"Enhances",
+            b"Provides",
+        )
+    )
+}
+_OWN, _PROVIDES = _NAMING[b"Package"], _NAMING[b"Provides"]
+
+# Matches the fields above, what makes a paragraph notable, and the empty lines between paragraphs.
+_FIELD = re.compile(
+    rb"\n(?:(?=\n)|("
+    + b"|".join(_NAMING)
+    + rb"): *([^\n]*)|(?:(Essential): *yes|(Priority): *(?:required|important|standard)) *(?=\n|\Z))"
 )
 
 # A quarter of the text only describes, and stands together in what dak and apt-ftparchive write.
@@ -66,7 +81,6 @@ _PROSE = re.compile(
     rb"\nDescription:[^\n]*"
     rb"(?:\n(?: |Homepage:|Description-md5:|Tag:|Task:|Maintainer:|MD5sum:|SHA1:|Bugs:|Ruby-Versions:)[^\n]*)*"
 )
-_RANK = re.compile(rb"\n(?:Essential: yes|Priority: (?:required|important|standard))")
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,11 @@ class Index:
         ((packed,),) = self._ask("SELECT strangers FROM about", ())
         lines = zlib.decompress(packed).decode("utf-8", "replace").splitlines()
         return {name: int(place) for name, _, place in (line.partition(" ") for line in lines)}
+
+    def named_for(self, architecture: str) -> dict[str, int]:
+        """Return what `Paragraph.named` would be for `name:architecture`, by name: apt then knows the name as well."""
+        rows = self._ask("SELECT name, named FROM qualified WHERE name LIKE '%:' || ?", (architecture,))
+        return {name.rpartition(":")[0]: named for name, named in rows}
 
     def _paragraphs(self, condition: str, values: Sequence[str]) -> list[Paragraph]:
         query = f"SELECT number, name, named, text, sum FROM paragraph WHERE {condition} ORDER BY number"  # noqa: S608 - the conditions are this module's constants
@@ -199,17 +218,24 @@ def _build_file(blob: str, sha256: str, cache: str) -> sqlite3.Connection:
 def _fill(database: sqlite3.Connection, blob: str, sha256: str) -> None:
     database.executescript(_TABLES)
     places: dict[bytes, int] = {}
+    own: set[str] = set()
     number = 0
     with contextlib.closing(_ahead(_read(blob))) as pieces:
         for paragraphs in _batches(pieces, blob):
-            rows, provided, notable = _cut(paragraphs, number, places, blob)
-            number += len(rows)
-            database.executemany("INSERT INTO paragraph VALUES (?, ?, ?, ?, ?)", rows)
-            database.executemany("INSERT INTO provided VALUES (?, ?)", provided)
-            database.executemany("INSERT INTO notable VALUES (?)", notable)
+            rows = _cut(paragraphs, number, places, blob)
+            number += len(paragraphs)
+            own.update(name for _, name, *_ in rows.paragraphs)
+            database.executemany("INSERT INTO paragraph VALUES (?, ?, ?, ?, ?)", rows.paragraphs)
+            database.executemany("INSERT INTO provided VALUES (?, ?)", rows.provided)
+            database.executemany("INSERT OR IGNORE INTO notable VALUES (?)", rows.notable)
     database.executescript(_INDEXES)
-    own = {name.encode() for (name,) in database.execute("SELECT name FROM paragraph")}
-    strangers = b"\n".join(b"%b %d" % item for item in places.items() if item[0] not in own)
+    others = [
+        (name, at)
+        for name, at in ((key.decode("utf-8", "replace"), at) for key, at in places.items())
+        if name not in own
+    ]
+    database.executemany("INSERT INTO qualified VALUES (?, ?)", [item for item in others if ":" in item[0]])
+    strangers = "\n".join(f"{name} {at}" for name, at in others).encode()
     database.execute("INSERT INTO about VALUES (?, ?, ?)", (sha256, number, zlib.compress(strangers, 1)))
     database.commit()
 
@@ -283,54 +309,52 @@ def _split(text: bytes) -> list[bytes]:
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
     text = _PROSE.sub(b"", text)
-    if b"\n " in text or b"\n\t" in text:
-        text = text.replace(b"\n ", b" ").replace(b"\n\t", b" ")
-    return [paragraph for paragraph in text.split(b"\n\n") if paragraph.strip()]
+    for fold in (b"\n ", b"\n\t"):
+        if fold in text:
+            text = text.replace(fold, b" ")
+    return [paragraph for piece in text.split(b"\n\n") if (paragraph := piece.strip(b"\n"))]
 
 
-_Rows = list[tuple[int, str, int, bytes, int]]
+@dataclass
+class _Rows:
+    """What is written of one batch, a list for each table."""
+
+    paragraphs: list[tuple[int, str, int, bytes, int]] = field(default_factory=list)
+    provided: list[tuple[str, int]] = field(default_factory=list)
+    notable: list[tuple[int]] = field(default_factory=list)
 
 
-def _cut(
-    paragraphs: Sequence[bytes], number: int, places: dict[bytes, int], blob: str
-) -> tuple[_Rows, list[tuple[str, int]], list[tuple[int]]]:
-    """Return the rows of three tables, and enter in `places` the names that are met for the first time."""
+def _cut(paragraphs: Sequence[bytes], number: int, places: dict[bytes, int], blob: str) -> _Rows:
+    """Return the rows for some paragraphs, and enter in `places` the names that are met for the first time."""
+    rows = _Rows()
+    if not paragraphs:
+        return rows
     names: list[bytes] = []
     named: list[bytes] = []
-    provided: list[tuple[str, int]] = []
-    notable: list[tuple[int]] = []
-    for at, text in enumerate(paragraphs, number + 1):
-        name = _own_name(text, blob)
-        names.append(name)
-        named.append(name)
-        value = b""
-        for head in _NAMING:
-            start = text.find(head)
-            value = b""
-            if start >= 0:
-                start += len(head)
-                end = text.find(b"\n", start)
-                value = text[start:end] if end >= 0 else text[start:]
-                named.append(value)
-        if value:
-            provided += [(item, at) for item in _provided(value)]
-        if _RANK.search(text):
-            notable.append((at,))
+    found: list[tuple[int, bytes]] = []
+    at = number + 1
+    fields = _FIELD.findall(b"\n" + b"\n\n".join(paragraphs) + b"\n\n")
+    for name, value, essential, priority in fields:
+        if name:
+            found.append((_NAMING[name], value))
+        elif essential or priority:
+            rows.notable.append((at,))
+        else:
+            found.sort()
+            if not found or found[0][0] != _OWN or not found[0][1].strip():
+                raise _malformed(blob, "a paragraph has no Package field")
+            names.append(found[0][1].strip())
+            named += [value for _, value in found]
+            if found[-1][0] == _PROVIDES:
+                rows.provided += [(item, at) for item in _provided(found[-1][1])]
+            found = []
+            at += 1
     _place(named, places)
-    rows = [
+    rows.paragraphs = [
         (at, name.decode("utf-8", "replace"), places[name], text, zlib.crc32(text))
         for at, (name, text) in enumerate(zip(names, paragraphs, strict=True), number + 1)
     ]
-    return rows, provided, notable
-
-
-def _own_name(text: bytes, blob: str) -> bytes:
-    start = 0 if text.startswith(b"Package: ") else text.find(b"\nPackage: ") + 1
-    end = text.find(b"\n", start)
-    name = text[start + 9 : end].strip()
-    if not text.startswith(b"Package: ", start) or end < 0 or not name:
-        raise _malformed(blob, "a paragraph has no Package field")
-    return name
+    return rows
 
 
 def _place(named: Sequence[bytes], places: dict[bytes, int]) -> None:

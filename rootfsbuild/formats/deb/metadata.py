@@ -126,8 +126,10 @@ class Deb:
 
     @cached_property
     def priority(self) -> int:
-        """Return the rank of its priority in PRIORITIES; what is unknown counts as the last."""
+        """Return the rank of its priority in PRIORITIES: an unknown one has the last, none at all has -1, as in apt."""
         value = self.fields.get("priority", "").lower()
+        if not value:
+            return -1
         return PRIORITIES.index(value) if value in PRIORITIES else len(PRIORITIES) - 1
 
     @cached_property
@@ -235,13 +237,22 @@ class Universe:
         """Return a value that sorts as apt's package ids: by the place where a name is met first."""
         own = {deb.placed: deb.paragraph.named for deb in reversed(self.versions(name))}
         for at, placed in enumerate(self.placed):
-            if placed in own:
-                return (at, own[placed])
-            if at not in self._strangers:
-                self._strangers[at] = placed.index.named_elsewhere()
-            if name in self._strangers[at]:
-                return (at, self._strangers[at][name])
+            found = [own[placed]] if placed in own else self._as_stranger(name, at)
+            if name in self._qualified[at]:
+                found.append(self._qualified[at][name])
+            if found:
+                return (at, min(found))
         return (len(self.placed), 0)
+
+    def _as_stranger(self, name: str, at: int) -> list[int]:
+        if at not in self._strangers:
+            self._strangers[at] = self.placed[at].index.named_elsewhere()
+        return [self._strangers[at][name]] if name in self._strangers[at] else []
+
+    @cached_property
+    def _qualified(self) -> list[dict[str, int]]:
+        # Of `name:native` and `name:amd64` the first that is met counts.
+        return [placed.index.named_for("native") | placed.index.named_for(self.architecture) for placed in self.placed]
 
     def names(self) -> list[str]:
         """Return the names of all packages and of all that they provide, sorted."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootfsbuild.formats.deb.metadata import PRIORITIES, Deb, Universe
+from rootfsbuild.formats.deb.metadata import Deb, Universe
 from rootfsbuild.plan import Reason, Why
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from rootfsbuild.formats.deb.choose import Choice, Refusal
     from rootfsbuild.formats.deb.relations import Alternative, Relation
+    from rootfsbuild.formats.deb.walk import Choice, Refusal
 
 
 def dependency_reason(
@@ -69,7 +69,7 @@ def _lesser(universe: Universe, alternative: Alternative, chosen: Deb, other: De
         (_only_first(universe.is_important, chosen, other), "not Protected"),
         (
             chosen.priority < other.priority,
-            f"lower priority ({PRIORITIES[other.priority]} < {PRIORITIES[chosen.priority]})",
+            f"lower priority ({_priority(other)} < {_priority(chosen)})",
         ),
         (
             chosen.priority == other.priority and universe.package_id(chosen.name) > universe.package_id(other.name),
@@ -77,6 +77,10 @@ def _lesser(universe: Universe, alternative: Alternative, chosen: Deb, other: De
         ),
     )
     return next((text for holds, text in rules if holds), f"{chosen.name} is asked for itself")
+
+
+def _priority(deb: Deb) -> str:
+    return deb.fields.get("priority", "none")
 
 
 def _only_first(test: Callable[[str], bool], first: Deb, second: Deb) -> bool:

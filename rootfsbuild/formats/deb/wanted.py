@@ -57,7 +57,7 @@ class Wanted:
             for name in self.universe.notable()
             if not self.universe.is_essential(name)
             and (deb := self.candidate(name)) is not None
-            and deb.priority <= worst
+            and 0 <= deb.priority <= worst
         )
 
 
@@ -68,7 +68,8 @@ def read_request(request: Request, universe: Universe) -> Wanted:
         _fix(universe, text, fixed, recommends=request.recommends)
     wanted = Wanted(universe, {}, {}, fixed, request.variant)
     included = {text: _find(wanted, text) for text in request.include}
-    preselected = [_find(wanted, text) for text in request.preselect]
+    # A recipe that names archives of its own only need not have what the distribution prefers in its own.
+    preselected = [_find(wanted, text) for text in request.preselect if universe.versions(text)]
     return Wanted(universe, included, {deb.name: deb for deb in preselected}, fixed, request.variant)
 
 

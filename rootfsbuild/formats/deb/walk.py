@@ -1,0 +1,409 @@
+"""The walk by which apt 2.x chooses packages, with the same result in every case it can bring to an end.
+
+apt marks packages depth-first and takes the first option that works; what it takes depends on the order of requests,
+of relations in a field and of names in the index. The rules were read in apt 2.6 (depcache.cc, cacheset.cc) and
+are checked against apt itself in tests/oracle. Nothing is ever upgraded or removed here, which leaves out half of
+what apt considers; `current` is what an earlier walk of the same resolution has installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rootfsbuild.formats.deb.metadata import Deb, Universe
+from rootfsbuild.formats.deb.relations import Alternative, Relation
+
+HARD = ("Pre-Depends", "Depends")
+NEGATIVE = ("Conflicts", "Breaks")
+
+DEEPEST = 3000
+"""How deep apt follows dependencies before it gives up."""
+
+Lookup = Callable[[str], Deb | None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Why the walk took a package: whose relation it was, and what else would have met that."""
+
+    by: Deb
+    relation: Relation
+    options: tuple[Deb, ...]
+    """All that could have been taken, in the order in which apt tries them."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the walk could not take a package."""
+
+    deb: Deb
+    relation: Relation
+    """What it needs and cannot have; or, of the package `by`, what rules this one out."""
+    by: Deb | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a walk ends with."""
+
+    selected: Mapping[str, Deb]
+    """By name, in the order in which they were marked; includes what was installed before."""
+    automatic: frozenset[str]
+    choices: Mapping[str, Choice]
+    refusals: Mapping[str, Refusal]
+    broken: tuple[tuple[Deb, Relation], ...]
+    """Selected packages with a relation that the selection does not keep; empty when the walk came to an end."""
+
+
+@dataclass(eq=False)
+class State:
+    """apt's marks on one package."""
+
+    candidate: Deb | None
+    current: Deb | None
+    install: Deb | None
+    marked: bool = False
+    """Whether its mode is "install", as opposed to "keep"."""
+    protected: bool = False
+    automatic: bool = False
+    past: list[tuple[int, Deb | None]] = field(default_factory=list)
+    """Candidates it had, each with the moment from which it had the next."""
+
+
+class Walk:
+    """apt's marks while they change; lives as long as one call of `choose`."""
+
+    def __init__(self, universe: Universe, candidate: Lookup, current: Mapping[str, Deb], *, recommends: bool) -> None:
+        self.universe = universe
+        self.candidate = candidate
+        self.recommends = recommends
+        self.fields = (*HARD, *NEGATIVE, *(("Recommends",) if recommends else ()))
+        self.states = {name: State(deb, deb, deb) for name, deb in current.items()}
+        self.selected = dict(current)
+        self.choices: dict[str, Choice] = {}
+        self.refusals: dict[str, Refusal] = {}
+        self.moment = 0
+        self.looked: dict[str, int] = {}
+        self.unmarked = False
+
+    def state(self, name: str) -> State:
+        """Return the marks of a package."""
+        found = self.states.get(name)
+        if found is None:
+            found = self.states[name] = State(self.candidate(name), None, None)
+        return found
+
+    # What is selected, and what could be.
+
+    def _installed(self, name: str) -> Deb | None:
+        found = self.states.get(name)
+        return found.install if found is not None else None
+
+    def _before(self, name: str) -> Deb | None:
+        found = self.states.get(name)
+        return found.current if found is not None else None
+
+    def _now(self, name: str) -> Deb | None:
+        return self.state(name).candidate
+
+    def _remembered(self, target: str) -> Lookup:
+        # apt keeps what it found about candidates with each relation, and looks again only when a package that
+        # meets the relation is marked: a discarded candidate goes on counting until then.
+        since = self.looked.get(target, 0)
+
+        def candidate(name: str) -> Deb | None:
+            state = self.state(name)
+            return next((deb for moment, deb in state.past if moment > since), state.candidate)
+
+        return candidate
+
+    def _discard(self, state: State, candidate: Deb | None) -> None:
+        if state.candidate is not candidate:
+            self.moment += 1
+            state.past.append((self.moment, state.candidate))
+            state.candidate = candidate
+
+    def _look(self, name: str, deb: Deb | None) -> None:
+        self.looked[name] = self.moment
+        for provided in deb.provides if deb is not None else ():
+            self.looked[provided.name] = self.moment
+
+    def _options(self, owner: Deb, relation: Relation, alternative: Alternative, lookup: Lookup) -> Iterator[Deb]:
+        negative = relation.field in NEGATIVE
+        for name in self.universe.meeting(alternative):
+            if negative and name == owner.name:
+                continue  # nobody conflicts with itself (Debian Policy 7.6.2)
+            deb = lookup(name)
+            if deb is not None and self.universe.meets(deb, alternative):
+                yield deb
+
+    def _any(self, owner: Deb, relation: Relation, lookup: Lookup) -> bool:
+        return any(
+            next(self._options(owner, relation, alternative, lookup), None) is not None
+            for alternative in relation.alternatives
+        )
+
+    def is_kept(self, owner: Deb, relation: Relation) -> bool:
+        """Tell whether the selection meets a relation, or stays clear of what it rules out."""
+        return self._any(owner, relation, self._installed) != (relation.field in NEGATIVE)
+
+    def _relations(self, deb: Deb) -> Iterator[Relation]:
+        for name in self.fields:
+            yield from deb.relations(name)
+
+    def _sorted(self, alternative: Alternative, options: list[Deb]) -> list[Deb]:
+        return sorted(options, key=lambda deb: self._rank(alternative, deb)) if len(options) > 1 else options
+
+    def _rank(self, alternative: Alternative, deb: Deb) -> tuple[bool | int, ...]:
+        """Return what apt compares providers by; the smallest is tried first."""
+        state = self.state(deb.name)
+        first, second = self.universe.package_id(deb.name)
+        return (
+            not state.protected,
+            not (deb.multi_arch == "same" and state.current is not None),
+            state.current is None,
+            bool(alternative.qualifier) or deb.name != alternative.name,
+            not self.universe.is_essential(deb.name),
+            not self.universe.is_important(deb.name),
+            deb.priority,
+            -first,
+            -second,
+        )
+
+    def _solutions(self, owner: Deb, relation: Relation) -> list[Deb]:
+        """Return the candidates that meet a relation, in the order in which apt tries them."""
+        found: list[Deb] = []
+        for alternative in relation.alternatives:
+            found += self._sorted(alternative, list(self._options(owner, relation, alternative, self._now)))
+        found.sort(key=lambda deb: self.state(deb.name).current is None)
+        distinct = [deb for at, deb in enumerate(found) if at == 0 or found[at - 1] is not deb]
+        if relation.field in NEGATIVE:
+            return distinct
+        return [deb for deb in distinct if not self._is_barred(deb)]
+
+    def _is_barred(self, deb: Deb) -> bool:
+        state = self.state(deb.name)
+        return state.protected and not state.marked and state.current is None
+
+    def _only_solution(self, owner: Deb, relation: Relation) -> Deb | None:
+        """Return what alone can meet a relation, be it a candidate or installed before."""
+        found = {
+            deb
+            for lookup in (self._now, self._before)
+            for alternative in relation.alternatives
+            for deb in self._options(owner, relation, alternative, lookup)
+            if not self._is_barred(deb)
+        }
+        return found.pop() if len(found) == 1 else None
+
+    # Marks.
+
+    def mark(self, name: str, depth: int, *, follow: bool, requested: bool = False) -> bool:
+        """Mark a package's candidate for installation; `follow`: with all that it needs. Tell whether that works."""
+        state = self.state(name)
+        deb = state.candidate
+        if deb is None or depth > DEEPEST or not self._may_mark(state, requested=requested):
+            return False
+        if self._is_done(state, deb):
+            return True
+        if follow and not self._has_solutions(state, deb):
+            return False
+        if requested or not follow:
+            self._select(state, deb, automatic=not requested)
+        return not follow or self._mark_with_needs(state, deb, depth, requested=requested)
+
+    def _mark_with_needs(self, state: State, deb: Deb, depth: int, *, requested: bool) -> bool:
+        lenient = state.protected or requested
+        needed, unwanted = self._collect(deb, protected=state.protected)
+        works = self._clear_away(deb, unwanted, protected=state.protected, requested=requested)
+        if not works and not lenient:
+            return False
+        if not requested:
+            self._select(state, deb, automatic=True)
+        spread = state.protected
+        state.protected = True  # for as long as its own relations are walked, nobody may unmark it
+        fetched = self._fetch(deb, needed, depth, spread=spread, requested=requested)
+        state.protected = spread
+        if not fetched and not lenient:
+            self._unselect(state, deb)
+        return works and fetched
+
+    def _is_done(self, state: State, deb: Deb) -> bool:
+        return not state.protected and (state.marked or deb is state.current) and not self._is_broken(state)
+
+    def _may_mark(self, state: State, *, requested: bool) -> bool:
+        if requested or state.marked or not state.protected:
+            return True
+        return state.candidate is not None and state.candidate is state.current
+
+    def _is_broken(self, state: State) -> bool:
+        deb = state.install
+        return deb is not None and not all(self.is_kept(deb, relation) for relation in self._relations(deb))
+
+    def _has_solutions(self, state: State, deb: Deb) -> bool:
+        """Tell whether every hard relation has some option; without one, the package is no candidate any more."""
+        for name in HARD:
+            for relation in deb.relations(name):
+                if not self.is_kept(deb, relation) and not self.had_option(deb, relation):
+                    self.refusals.setdefault(deb.name, Refusal(deb, relation))
+                    if not state.protected:
+                        self._discard(state, state.current)
+                        state.marked = False
+                    return False
+        return True
+
+    def had_option(self, owner: Deb, relation: Relation, only: Alternative | None = None) -> bool:
+        """Tell whether apt remembers a candidate that meets a relation, or one alternative of it."""
+        return any(
+            next(self._options(owner, relation, alternative, self._remembered(alternative.name)), None) is not None
+            for alternative in relation.alternatives
+            if only is None or alternative is only
+        )
+
+    def is_met_before(self, owner: Deb, relation: Relation, alternative: Alternative) -> bool:
+        """Tell whether what was installed before meets an alternative."""
+        return next(self._options(owner, relation, alternative, self._before), None) is not None
+
+    def _collect(self, deb: Deb, *, protected: bool) -> tuple[list[Relation], list[Relation]]:
+        """Return the relations that need packages and those that rule packages out, as far as they want work."""
+        wanted = [relation for relation in self._relations(deb) if protected or not self.is_kept(deb, relation)]
+        needed = [relation for relation in wanted if relation.field not in NEGATIVE]
+        return needed, [relation for relation in wanted if relation.field in NEGATIVE]
+
+    def _clear_away(self, deb: Deb, unwanted: list[Relation], *, protected: bool, requested: bool) -> bool:
+        """Unmark what `deb` rules out; a protected package rules it out for good."""
+        works = True
+        for relation in unwanted:
+            for other in self._solutions(deb, relation):
+                state = self.state(other.name)
+                if state.candidate is not other:
+                    continue
+                self.refusals.setdefault(other.name, Refusal(other, relation, deb))
+                if state.current is other or (state.marked and not self.keep(state, other)):
+                    works = False
+                    if not protected and not requested:
+                        return False
+                elif protected:
+                    self._discard(state, state.install)
+                    state.protected = True
+        return works
+
+    def _fetch(self, deb: Deb, needed: list[Relation], depth: int, *, spread: bool, requested: bool) -> bool:
+        """Mark what meets each relation; `spread`: a package without which there is no solution stays for good."""
+        works = True
+        for relation in needed:
+            if self.is_kept(deb, relation):
+                if spread and relation.field in HARD and not self._spread(deb, relation, depth):
+                    works = False
+                continue
+            hard = relation.field in HARD
+            if not hard and self.state(deb.name).current is not None:
+                continue  # what is installed already has lived without it
+            if not self._fetch_one(deb, relation, depth, spread=spread) and hard:
+                self.refusals.setdefault(deb.name, Refusal(deb, relation))
+                works = False
+                if not spread and not requested:
+                    break
+        return works
+
+    def _spread(self, deb: Deb, relation: Relation, depth: int) -> bool:
+        only = self._only_solution(deb, relation)
+        if only is None or self.state(only.name).protected:
+            return True
+        self.state(only.name).protected = True
+        return self.mark(only.name, depth + 1, follow=True)
+
+    def _fetch_one(self, deb: Deb, relation: Relation, depth: int, *, spread: bool) -> bool:
+        options = self._solutions(deb, relation)
+        for option in options:
+            state = self.state(option.name)
+            if state.candidate is not option:
+                continue
+            if state.install is None:
+                self.choices[option.name] = Choice(deb, relation, tuple(options))
+            if spread and relation.field in HARD and len(options) == 1:
+                if not self.mark(option.name, depth + 1, follow=False):
+                    continue
+                state.protected = True
+            if self.mark(option.name, depth + 1, follow=True):
+                return True
+        return False
+
+    def _select(self, state: State, deb: Deb, *, automatic: bool) -> None:
+        if state.protected and state.install is deb:
+            return
+        state.install = deb
+        state.marked = deb is not state.current
+        if state.current is None:
+            state.automatic = automatic
+        self.selected[deb.name] = deb
+        self._look(deb.name, deb)
+
+    def keep(self, state: State, deb: Deb) -> bool:
+        """Unmark a package, unless it is protected."""
+        if state.protected:
+            return False
+        self.forget(state, deb)
+        return True
+
+    def _unselect(self, state: State, deb: Deb) -> None:
+        self.forget(state, deb)
+        self._discard(state, state.install)
+
+    def forget(self, state: State, deb: Deb) -> None:
+        """Unmark a package, which may be marked again."""
+        self.unmarked = True
+        state.install = state.current
+        state.marked = False
+        if state.current is None:
+            self.selected.pop(deb.name, None)
+            self.choices.pop(deb.name, None)
+        self._look(deb.name, deb)
+
+    # The end.
+
+    def sweep(self) -> None:
+        """Drop what only serves options that were given up."""
+        if self.unmarked:
+            reachable = self._reachable()
+            self.selected = {name: deb for name, deb in self.selected.items() if name in reachable}
+            for name in self.states.keys() - self.selected.keys():
+                self.states[name].install = None
+
+    def result(self) -> Chosen:
+        """Return the marks as they stand."""
+        automatic = frozenset(name for name in self.selected if self.states[name].automatic)
+        return Chosen(dict(self.selected), automatic, dict(self.choices), dict(self.refusals), tuple(self.broken()))
+
+    def broken(self) -> Iterator[tuple[Deb, Relation]]:
+        """Yield the relations of selected packages that the selection does not keep."""
+        for deb in self.selected.values():
+            for name in (*HARD, *NEGATIVE):
+                for relation in deb.relations(name):
+                    if not self.is_kept(deb, relation):
+                        yield deb, relation
+
+    def _reachable(self) -> set[str]:
+        # apt's own sweep follows Recommends and Suggests whether or not they were wanted for the installation.
+        reached = {name for name in self.selected if self._is_root(name)}
+        waiting = list(reached)
+        while waiting:
+            deb = self.selected[waiting.pop()]
+            for name in (*HARD, "Recommends", "Suggests"):
+                for relation in deb.relations(name):
+                    for alternative in relation.alternatives:
+                        found = self._options(deb, relation, alternative, self._installed)
+                        new = {other.name for other in found} - reached
+                        reached |= new
+                        waiting += new
+        return reached
+
+    def _is_root(self, name: str) -> bool:
+        state = self.states[name]
+        return (
+            not state.automatic
+            or state.protected
+            or self.universe.is_essential(name)
+            or self.universe.is_important(name)
+        )
