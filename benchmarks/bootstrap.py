@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,17 +97,21 @@ def serve(folder: Path, upstream: str) -> http.server.ThreadingHTTPServer:
             super().__init__(*words, directory=str(folder), **named)  # type: ignore[arg-type]
 
         def send_head(self) -> object:  # type: ignore[override]
-            path = self.path.split("?")[0].removeprefix("/debian/")
+            path = urllib.parse.unquote(self.path.split("?")[0]).removeprefix("/debian/")
             local = folder / "debian" / path
             with lock:
                 if not local.exists():
-                    fill(local, f"{upstream}/{path}")
+                    fill(local, f"{upstream}/{urllib.parse.quote(path)}")
             return super().send_head()
 
         def log_message(self, *_: object) -> None:
             return
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            return  # a client that has read enough hangs up
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import IO, Any
 from urllib.parse import quote
 
 from rootfsbuild.distro import Archive
-from rootfsbuild.errors import RecipeError, ScriptError
+from rootfsbuild.errors import RecipeError, ScriptError, StorageError
 from rootfsbuild.events import Event, Notice, Report, StageEnded, StageStarted, Warned
 from rootfsbuild.formats import FORMATS
 from rootfsbuild.formats.format import Blob, Format, Ground, Image
@@ -195,10 +196,10 @@ def _make_root(
         environment=format_.environment(plan.epoch),
         network=settings.script_network,
         timeout=settings.script_timeout,
-        overlays=format_.overlays,
+        overlays=format_.stand_ins,
         report=report,
     )
-    with open(staging.log, "wb") as log:
+    with _open_log(staging.log) as log:
 
         def hooks(stage: str, run: Run) -> None:
             run_hooks(recipe.hooks, stage, staging.root, run, log.write, settings.environ, report)
@@ -207,15 +208,26 @@ def _make_root(
         with _shell_on_failure(sandbox, settings, report), open_runner(sandbox, log.write) as run:
             ground = Ground(staging.root, plan, image, run, report, lambda: hooks("extracted", run))
             _install(format_, ground, sources, report)
-            copy_files(staging.root, recipe.files)
+        copy_files(staging.root, recipe.files)
+        plain = replace(sandbox, overlays=format_.policy)
+        with _shell_on_failure(plain, settings, report), open_runner(plain, log.write) as run:
             hooks("configured", run)
         report(StageStarted("finish"))
         with edit_root(staging.root) as inside:
             format_.clean(inside, plan)
-        with open_runner(sandbox, log.write) as run:
+        with open_runner(plain, log.write) as run:
             hooks("finished", run)
         clamp_times(staging.root, plan.epoch)
         report(StageEnded("finish"))
+
+
+def _open_log(path: str) -> IO[bytes]:
+    """Open the build's log anew; a link in its place is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(path, flags, 0o644), "wb", buffering=0)
+    except OSError as error:
+        raise StorageError(path, error.strerror or str(error)) from error
 
 
 def _install(format_: Format[Any], ground: Ground, sources: Sources, report: Report) -> None:

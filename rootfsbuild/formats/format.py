@@ -78,8 +78,10 @@ class Format(Generic[M]):
     """(plan, package name -> blob for those already fetched) -> what is installed after the base, in groups."""
     environment: Callable[[int], Mapping[str, str]]
     """Build time -> the whole environment of maintainer scripts."""
-    overlays: Mapping[str, tuple[bytes, int]]
-    """Path -> (content, mode) of what scripts see in place of the root's own file."""
+    stand_ins: Mapping[str, tuple[bytes, int]]
+    """Path -> (content, mode) of what maintainer scripts see in place of the root's own file."""
+    policy: Mapping[str, tuple[bytes, int]]
+    """The part of it that recipes' hooks see too, in a root that is otherwise as it will be."""
     install_base: Callable[[Ground, Iterable[Blob]], Mapping[str, Laid]]
     """Install the base, whose packages may still be arriving, into the prepared root; package name -> what it left."""
     install_more: Callable[[Ground, Iterable[Blob], Mapping[str, Laid]], Mapping[str, Laid]]

@@ -24,9 +24,7 @@ def copy_files(root: str, files: Sequence[FileToCopy]) -> None:
     with edit_root(root) as inside:
         for item in files:
             if not os.path.exists(item.source):
-                raise RecipeError(
-                    item.source, "no such file", f"files.{item.target!r}", expected="a file to copy in"
-                )
+                raise RecipeError(item.source, "no such file", f"files.{item.target!r}", expected="a file to copy in")
             _copy(inside, item, item.source, item.target)
 
 

@@ -6,7 +6,7 @@ from rootfsbuild.formats.deb.cleanup import clean
 from rootfsbuild.formats.deb.explain import why
 from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
 from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
-from rootfsbuild.formats.deb.scripts import SCRIPT_OVERLAYS, script_environment
+from rootfsbuild.formats.deb.scripts import POLICY, STAND_INS, script_environment
 from rootfsbuild.formats.deb.skeleton import prepare
 from rootfsbuild.formats.deb.sourcelist import localise_sources, source_list
 from rootfsbuild.formats.format import Format
@@ -21,7 +21,8 @@ DEB = Format(
     prepare=prepare,
     split_waves=split_waves,
     environment=script_environment,
-    overlays=SCRIPT_OVERLAYS,
+    stand_ins=STAND_INS,
+    policy=POLICY,
     install_base=install_base,
     install_more=install_more,
     clean=clean,
