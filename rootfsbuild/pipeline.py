@@ -131,11 +131,14 @@ def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirr
             environ={},
             host_root="/nonexistent",
         )
+    # The distribution's keys have fingerprints; an archive under a key file is somebody else's, and a suite that is
+    # named like the distribution's does not make the host's mirrors serve it.
+    foreign = not all(key.fingerprint for key in archive.keys)
     return find_mirrors(
         archive.name,
         archive.mirrors,
-        distro=recipe.distro,
-        suites=archive.suites,
+        distro="" if foreign else recipe.distro,
+        suites=() if foreign else archive.suites,
         overrides=settings.overrides,
         environ=settings.environ,
     )
