@@ -260,6 +260,7 @@ def _pinned(certificates: Sequence[Certificate], pin: str, path: str) -> list[Ce
 def _read_certificates(path: str) -> list[Certificate]:
     import pysequoia  # noqa: PLC0415 - loaded only where something is verified
 
+    hint = "keys are files with OpenPGP certificates, binary or armored"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
@@ -268,14 +269,14 @@ def _read_certificates(path: str) -> list[Certificate]:
             data = file.read(MAX_KEY_FILE + 1)
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
-        raise UntrustedError(path, "key", problem, hint="keys are files with OpenPGP certificates") from error
+        raise UntrustedError(path, "key", problem, hint=hint) from error
     try:
         certs = pysequoia.Cert.split_bytes(data) if len(data) <= MAX_KEY_FILE else []
     except RuntimeError as error:
         problem = f"holds no usable OpenPGP certificate: {_first_line(error)}"
-        raise UntrustedError(path, "key", problem) from None
+        raise UntrustedError(path, "key", problem, hint=hint) from None
     if not certs:
-        raise UntrustedError(path, "key", "holds no OpenPGP certificate")
+        raise UntrustedError(path, "key", "holds no OpenPGP certificate", hint=hint)
     return [Certificate(cert.fingerprint.upper(), path, cert) for cert in certs]
 
 
