@@ -53,11 +53,16 @@ def test_the_record_has_nothing_that_is_not_filled(format_):
         format_.name = "other"
 
 
-def test_overlays_are_absolute_paths_with_bytes_and_modes(format_):
-    for path, (content, mode) in format_.overlays.items():
+@pytest.mark.parametrize("name", ["policy", "stand_ins"])
+def test_what_programs_see_instead_has_absolute_paths_bytes_and_modes(format_, name):
+    for path, (content, mode) in getattr(format_, name).items():
         assert path.startswith("/")
         assert isinstance(content, bytes)
         assert 0 <= mode <= 0o7777
+
+
+def test_services_do_not_start_for_hooks_either(format_):
+    assert format_.policy.items() <= format_.stand_ins.items()
 
 
 def test_the_environment_of_scripts_is_whole_and_depends_on_the_time_alone(format_, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from rootfsbuild.errors import ScriptError
 from rootfsbuild.formats.deb.database import ADMIN, Unpacked, create_database, record_unpacked
-from rootfsbuild.formats.deb.scripts import SCRIPT_OVERLAYS, blame, configure, run_preinsts, script_environment
+from rootfsbuild.formats.deb.scripts import POLICY, STAND_INS, blame, configure, run_preinsts, script_environment
 from rootfsbuild.rootfs.inside import edit_root
 from rootfsbuild.rootfs.runner import Ended
 
@@ -62,14 +62,20 @@ def test_environment_is_the_whole_of_it_and_nothing_of_the_host(monkeypatch):
     assert "SECRET" not in environment
 
 
-@pytest.mark.parametrize(("path", "status"), [("/usr/sbin/policy-rc.d", 101), ("/usr/sbin/start-stop-daemon", 0)])
-def test_no_service_starts(tmp_path, path, status):
-    # invoke-rc.d(8): 101 means that the action is forbidden.
-    content, mode = SCRIPT_OVERLAYS[path]
+@pytest.mark.parametrize("path", sorted(STAND_INS))
+def test_stand_ins_let_no_service_start_and_do_nothing_else(tmp_path, path):
+    content, mode = STAND_INS[path]
     script = tmp_path / "script"
     script.write_bytes(content)
     script.chmod(mode)
-    assert subprocess.run([script, "--start", "x"], check=False).returncode == status
+    done = subprocess.run([script, "--start", "x"], capture_output=True, check=False)
+    # invoke-rc.d(8): 101 means that the action is forbidden.
+    assert done.returncode == (101 if path == "/usr/sbin/policy-rc.d" else 0)
+    assert done.stdout + done.stderr == b""
+
+
+def test_hooks_meet_the_roots_own_programs_but_start_no_service_either():
+    assert list(POLICY) == ["/usr/sbin/policy-rc.d"]
 
 
 # preinst
