@@ -11,9 +11,7 @@ from typing import Protocol
 from rootfsbuild.errors import ScriptError
 from rootfsbuild.rootfs.sandbox import Sandbox, Session
 
-_REMEMBERED = (
-    256 << 10
-)  # bytes of output, in which dpkg's first complaint is still found behind all that follows
+_REMEMBERED = 256 << 10  # bytes of output, in which dpkg's first complaint is still found behind all that follows
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,7 @@ def _clamp_directory(descriptor: int, limit: int, device: int) -> None:
     for entry in found:
         status = entry.stat(follow_symlinks=False)
         if entry.is_dir(follow_symlinks=False) and status.st_dev == device:
-            child = os.open(
-                entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor
-            )
+            child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
             try:
                 _clamp_directory(child, limit, device)
             finally:

@@ -183,8 +183,9 @@ def damage_text(path):
     # Where sqlite itself cannot see it: inside a value.
     with open(path, "r+b") as stream:
         content = stream.read()
-        stream.seek(content.index(b"Version: 2.36"))
-        stream.write(b"Version: 6.66")
+        at = content.index(b"\x28\xb5\x2f\xfd") + 40
+        stream.seek(at)
+        stream.write(bytes([content[at] ^ 0xFF]))
 
 
 def damage_digest(path):

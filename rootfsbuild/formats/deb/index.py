@@ -1,7 +1,7 @@
 """Packages files: decoded once, then kept as a database that is asked for single packages.
 
-A file of Debian's main component is 50 MB of text, of which a resolution reads some hundred paragraphs. Paragraphs
-are therefore only cut out here, and parsed where they are used.
+A file of Debian's main component is 50 MB of text, of which a resolution reads some hundred paragraphs. The text is
+therefore only cut at blank lines here and kept compressed; what a paragraph says is read where it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import sqlite3
 import tempfile
 import threading
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 LIMIT = 1 << 30
 """Most bytes that one Packages file may expand to; Debian's largest is 60 MB."""
 
-_SCHEMA = 1
+_SCHEMA = 2
 _READ = 1 << 18
 _BATCH = 1 << 20
 _LONGEST = 8 << 20
@@ -35,11 +34,11 @@ _MAGIC = ((b"\xfd7zXZ\0", "xz"), (b"\x1f\x8b", "gz"), (b"\x28\xb5\x2f\xfd", "zst
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE paragraph (number INTEGER PRIMARY KEY, name TEXT, named INTEGER, text BLOB, sum INTEGER);
+CREATE TABLE piece (number INTEGER PRIMARY KEY, size INTEGER, packed BLOB);
+CREATE TABLE paragraph (number INTEGER PRIMARY KEY, name TEXT, piece INTEGER, start INTEGER, length INTEGER);
 CREATE TABLE provided (name TEXT, number INTEGER);
 CREATE TABLE notable (number INTEGER PRIMARY KEY);
-CREATE TABLE qualified (name TEXT, named INTEGER);
-CREATE TABLE about (sha256 TEXT, paragraphs INTEGER, strangers BLOB);
+CREATE TABLE about (sha256 TEXT, paragraphs INTEGER, pieces INTEGER);
 """
 _INDEXES = """
 CREATE INDEX by_name ON paragraph (name);
@@ -50,37 +49,27 @@ _BY_PROVIDED = "number IN (SELECT number FROM provided WHERE provided.name = ?)"
 _NOTABLE = "number IN (SELECT number FROM notable)"
 
 # The order in which apt reads a paragraph: a name that it meets first gets the smaller package id.
-_NAMING = {
-    name: at
-    for at, name in enumerate(
-        (
-            b"Package",
-            b"Pre-Depends",
-            b"Depends",
-            b"Conflicts",
-            b"Breaks",
-            b"Recommends",
-            b"Suggests",
-            b"Replaces",
-            b"Enhances",
-            b"Provides",
-        )
-    )
-}
-_OWN, _PROVIDES = _NAMING[b"Package"], _NAMING[b"Provides"]
-
-# Matches the fields above, what makes a paragraph notable, and the empty lines between paragraphs.
-_FIELD = re.compile(
-    rb"\n(?:(?=\n)|("
-    + b"|".join(_NAMING)
-    + rb"): *([^\n]*)|(?:(Essential): *yes|(Priority): *(?:required|important|standard)) *(?=\n|\Z))"
+_NAMING = (
+    b"\nPackage:",
+    b"\nPre-Depends:",
+    b"\nDepends:",
+    b"\nConflicts:",
+    b"\nBreaks:",
+    b"\nRecommends:",
+    b"\nSuggests:",
+    b"\nReplaces:",
+    b"\nEnhances:",
+    b"\nProvides:",
 )
-
-# A quarter of the text only describes, and stands together in what dak and apt-ftparchive write.
+_OWN, _PROVIDES = _NAMING[0], _NAMING[-1]
+_RANK = re.compile(rb"\n(?:Essential: *yes|Priority: *(?:required|important|standard)) *(?=\n|\Z)")
 _PROSE = re.compile(
-    rb"\nDescription:[^\n]*"
-    rb"(?:\n(?: |Homepage:|Description-md5:|Tag:|Task:|Maintainer:|MD5sum:|SHA1:|Bugs:|Ruby-Versions:)[^\n]*)*"
+    rb"\n(?:Description|Homepage|Description-md5|Tag|Task|Maintainer|MD5sum|SHA1|Bugs|Ruby-Versions):[^\n]*"
 )
+
+# What may stand around a name in a field of relations.
+_BEFORE = frozenset({b" ", b",", b"|", b":", b"\t"})
+_BEHIND = frozenset({b" ", b",", b"|", b"(", b"\t", b"\n", b""})
 
 
 @dataclass(frozen=True)
@@ -90,8 +79,6 @@ class Paragraph:
     number: int
     """Its place in the file, from 1."""
     name: str
-    named: int
-    """Grows with the place where the file names this package first, be it only as a dependency."""
     text: bytes
     """Its fields, each on one line, without those that describe."""
 
@@ -104,6 +91,7 @@ class Index:
     sha256: str
     cache: str
     _database: sqlite3.Connection | None = field(default=None, repr=False)
+    _text: list[bytes] | None = field(default=None, repr=False)
 
     def paragraphs(self, name: str) -> list[Paragraph]:
         """Return the paragraphs of a package, in the file's order."""
@@ -121,23 +109,41 @@ class Index:
         """Return the names of all packages and of all that they provide, sorted."""
         return [name for (name,) in self._ask("SELECT name FROM paragraph UNION SELECT name FROM provided", ())]
 
-    def named_elsewhere(self) -> dict[str, int]:
-        """Return what `Paragraph.named` would be for the names that have no paragraph here."""
-        ((packed,),) = self._ask("SELECT strangers FROM about", ())
-        lines = zlib.decompress(packed).decode("utf-8", "replace").splitlines()
-        return {name: int(place) for name, _, place in (line.partition(" ") for line in lines)}
+    def first_named(self, name: str) -> tuple[int, int, int] | None:
+        """Return a value that grows with the place where the file first names a package, be it as a dependency.
 
-    def named_for(self, architecture: str) -> dict[str, int]:
-        """Return what `Paragraph.named` would be for `name:architecture`, by name: apt then knows the name as well."""
-        rows = self._ask("SELECT name, named FROM qualified WHERE name LIKE '%:' || ?", (architecture,))
-        return {name.rpartition(":")[0]: named for name, named in rows}
+        `name:qualifier` is a name of its own, as in apt. None if the file never names it.
+        """
+        token = name.encode()
+        for number, piece in enumerate(self._pieces()):
+            found = _find_name(piece, token)
+            if found is not None:
+                return (number, *found)
+        return None
 
     def _paragraphs(self, condition: str, values: Sequence[str]) -> list[Paragraph]:
-        query = f"SELECT number, name, named, text, sum FROM paragraph WHERE {condition} ORDER BY number"  # noqa: S608 - the conditions are this module's constants
-        found = self._ask(query, values)
-        if any(zlib.crc32(text) != checksum for *_, text, checksum in found):
-            found = self._ask_anew(query, values)
-        return [Paragraph(*row[:4]) for row in found]
+        pieces = self._pieces()
+        query = f"SELECT number, name, piece, start, length FROM paragraph WHERE {condition} ORDER BY number"  # noqa: S608 - the conditions are this module's constants
+        return [
+            Paragraph(number, name, _unfold(pieces[piece][start : start + length]))
+            for number, name, piece, start, length in self._ask(query, values)
+        ]
+
+    def _pieces(self) -> list[bytes]:
+        if self._text is None:
+            self._text = self._unpack()
+        return self._text
+
+    def _unpack(self) -> list[bytes]:
+        import zstandard  # noqa: PLC0415 - costs 30 ms where no index is read
+
+        query = "SELECT size, packed FROM piece ORDER BY number"
+        decoder = zstandard.ZstdDecompressor()
+        try:
+            return [decoder.decompress(packed, max_output_size=size) for size, packed in self._ask(query, ())]
+        except zstandard.ZstdError:
+            rows = self._ask_anew(query, ())
+            return [decoder.decompress(packed, max_output_size=size) for size, packed in rows]
 
     def _ask(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
         if self._database is None:
@@ -189,11 +195,12 @@ def _open(path: str, sha256: str) -> sqlite3.Connection | None:
         # Immutable: nobody writes to the file after its renaming, so that no lock is wanted.
         name = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
         database = sqlite3.connect(f"file:{name}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        found = database.execute("SELECT sha256, paragraphs FROM about").fetchall()
-        last = database.execute("SELECT max(number) FROM paragraph").fetchone()
+        found = database.execute("SELECT * FROM about").fetchall()
+        paragraphs = database.execute("SELECT max(number) FROM paragraph").fetchone()[0] or 0
+        pieces = database.execute("SELECT count(*) FROM piece").fetchone()[0]
     except sqlite3.Error:
         return None
-    return database if found == [(sha256, last[0] or 0)] else None
+    return database if found == [(sha256, paragraphs, pieces)] else None
 
 
 def _build_file(blob: str, sha256: str, cache: str) -> sqlite3.Connection:
@@ -216,27 +223,23 @@ def _build_file(blob: str, sha256: str, cache: str) -> sqlite3.Connection:
 
 
 def _fill(database: sqlite3.Connection, blob: str, sha256: str) -> None:
+    import zstandard  # noqa: PLC0415 - not needed where the index is made already
+
     database.executescript(_TABLES)
-    places: dict[bytes, int] = {}
-    own: set[str] = set()
-    number = 0
-    with contextlib.closing(_ahead(_read(blob))) as pieces:
-        for paragraphs in _batches(pieces, blob):
-            rows = _cut(paragraphs, number, places, blob)
-            number += len(paragraphs)
-            own.update(name for _, name, *_ in rows.paragraphs)
+    # With a checksum: a paragraph that a disk damaged must not be taken for what the archive says.
+    encoder = zstandard.ZstdCompressor(level=1, write_checksum=True)
+    paragraphs = pieces = 0
+    with contextlib.closing(_ahead(_read(blob))) as text:
+        for piece in _batches(text, blob):
+            rows = _cut(piece, paragraphs, pieces, blob)
+            database.execute("INSERT INTO piece VALUES (?, ?, ?)", (pieces, len(piece), encoder.compress(piece)))
             database.executemany("INSERT INTO paragraph VALUES (?, ?, ?, ?, ?)", rows.paragraphs)
             database.executemany("INSERT INTO provided VALUES (?, ?)", rows.provided)
-            database.executemany("INSERT OR IGNORE INTO notable VALUES (?)", rows.notable)
+            database.executemany("INSERT INTO notable VALUES (?)", rows.notable)
+            paragraphs += len(rows.paragraphs)
+            pieces += 1
     database.executescript(_INDEXES)
-    others = [
-        (name, at)
-        for name, at in ((key.decode("utf-8", "replace"), at) for key, at in places.items())
-        if name not in own
-    ]
-    database.executemany("INSERT INTO qualified VALUES (?, ?)", [item for item in others if ":" in item[0]])
-    strangers = "\n".join(f"{name} {at}" for name, at in others).encode()
-    database.execute("INSERT INTO about VALUES (?, ?, ?)", (sha256, number, zlib.compress(strangers, 1)))
+    database.execute("INSERT INTO about VALUES (?, ?, ?)", (sha256, paragraphs, pieces))
     database.commit()
 
 
@@ -287,87 +290,99 @@ def _ahead(pieces: Iterator[bytes]) -> Generator[bytes]:
                 ready.get(timeout=0.01)
 
 
-def _batches(pieces: Iterable[bytes], blob: str) -> Iterator[list[bytes]]:
-    """Yield lists of paragraphs, about _BATCH bytes at a time."""
+def _batches(pieces: Iterable[bytes], blob: str) -> Iterator[bytes]:
+    """Yield the text about _BATCH bytes at a time, cut between paragraphs."""
     held: list[bytes] = []
     size = 0
     for piece in pieces:
-        held.append(piece)
+        held.append(piece.replace(b"\r\n", b"\n") if b"\r" in piece else piece)
         size += len(piece)
         if size < _BATCH:
             continue
         text, found, rest = b"".join(held).rpartition(b"\n\n")
         if found:
-            yield _split(text)
+            yield text
         elif len(rest) > _LONGEST:
             raise _malformed(blob, f"a paragraph is longer than {_LONGEST} bytes")
         held, size = [rest], len(rest)
-    yield _split(b"".join(held))
-
-
-def _split(text: bytes) -> list[bytes]:
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n")
-    text = _PROSE.sub(b"", text)
-    for fold in (b"\n ", b"\n\t"):
-        if fold in text:
-            text = text.replace(fold, b" ")
-    return [paragraph for piece in text.split(b"\n\n") if (paragraph := piece.strip(b"\n"))]
+    yield b"".join(held)
 
 
 @dataclass
 class _Rows:
-    """What is written of one batch, a list for each table."""
+    """What is written of one piece, a list for each table."""
 
-    paragraphs: list[tuple[int, str, int, bytes, int]] = field(default_factory=list)
+    paragraphs: list[tuple[int, str, int, int, int]] = field(default_factory=list)
     provided: list[tuple[str, int]] = field(default_factory=list)
     notable: list[tuple[int]] = field(default_factory=list)
 
 
-def _cut(paragraphs: Sequence[bytes], number: int, places: dict[bytes, int], blob: str) -> _Rows:
-    """Return the rows for some paragraphs, and enter in `places` the names that are met for the first time."""
+def _cut(piece: bytes, number: int, piece_number: int, blob: str) -> _Rows:
+    """Return the rows for the paragraphs of one piece, which follow the first `number` ones."""
     rows = _Rows()
-    if not paragraphs:
-        return rows
-    names: list[bytes] = []
-    named: list[bytes] = []
-    found: list[tuple[int, bytes]] = []
-    at = number + 1
-    fields = _FIELD.findall(b"\n" + b"\n\n".join(paragraphs) + b"\n\n")
-    for name, value, essential, priority in fields:
-        if name:
-            found.append((_NAMING[name], value))
-        elif essential or priority:
-            rows.notable.append((at,))
-        else:
-            found.sort()
-            if not found or found[0][0] != _OWN or not found[0][1].strip():
-                raise _malformed(blob, "a paragraph has no Package field")
-            names.append(found[0][1].strip())
-            named += [value for _, value in found]
-            if found[-1][0] == _PROVIDES:
-                rows.provided += [(item, at) for item in _provided(found[-1][1])]
-            found = []
-            at += 1
-    _place(named, places)
-    rows.paragraphs = [
-        (at, name.decode("utf-8", "replace"), places[name], text, zlib.crc32(text))
-        for at, (name, text) in enumerate(zip(names, paragraphs, strict=True), number + 1)
-    ]
+    start = 0
+    for text in piece.split(b"\n\n"):
+        length = len(text)
+        if text.strip(b"\n"):
+            number += 1
+            rows.paragraphs.append((number, _own_name(text, blob), piece_number, start, length))
+            if _PROVIDES in text:
+                rows.provided += [(item, number) for item in _provided(text)]
+            # Most are optional, and a search for the rest costs ten times as much as to see that.
+            if (b"\nPriority: optional\n" not in text or b"\nEssential:" in text) and _RANK.search(text):
+                rows.notable.append((number,))
+        start += length + 2
     return rows
 
 
-def _place(named: Sequence[bytes], places: dict[bytes, int]) -> None:
-    # Equal pieces are dropped before anything is done in Python for them: of five, four are repetitions.
-    for piece in dict.fromkeys(b",".join(named).replace(b"|", b",").split(b",")):
-        name = piece.strip().partition(b" ")[0].partition(b"(")[0]
-        if name not in places:
-            places[name] = len(places)
+def _own_name(text: bytes, blob: str) -> str:
+    start = 8 if text.startswith(_OWN[1:]) else text.find(_OWN) + 9
+    name = text[start : text.find(b"\n", start)].strip() if start > 8 or text.startswith(_OWN[1:]) else b""
+    if not name:
+        raise _malformed(blob, "a paragraph has no Package field")
+    return name.decode("utf-8", "replace")
 
 
-def _provided(value: bytes) -> list[str]:
-    pieces = (piece.strip().partition(b" ")[0].partition(b"(")[0] for piece in value.split(b","))
-    return [name.decode("utf-8", "replace") for name in dict.fromkeys(pieces) if name]
+def _unfold(text: bytes) -> bytes:
+    """Return a paragraph with each field on one line, without those that only describe."""
+    return _PROSE.sub(b"", text.strip(b"\n").replace(b"\n ", b" ").replace(b"\n\t", b" "))
+
+
+def _provided(text: bytes) -> list[str]:
+    return [name.decode("utf-8", "replace") for name in dict.fromkeys(_names(_unfold(text), _PROVIDES))]
+
+
+def _names(text: bytes, head: bytes) -> Iterator[bytes]:
+    """Yield the names in a field of an unfolded paragraph, in order."""
+    text = b"\n" + text
+    start = text.find(head)
+    if start < 0:
+        return
+    end = text.find(b"\n", start + 1)
+    value = text[start + len(head) : end if end >= 0 else len(text)]
+    for item in value.replace(b"|", b",").split(b","):
+        name = item.strip().partition(b" ")[0].partition(b"(")[0]
+        if name:
+            yield name
+
+
+def _find_name(piece: bytes, token: bytes) -> tuple[int, int] | None:
+    """Return where a piece first names `token`: its paragraph's start, and how many names stand there before it."""
+    at = piece.find(token)
+    while at >= 0:
+        behind = at + len(token)
+        # Most hits are parts of longer words; only for one that stands alone the paragraph is worth reading.
+        if piece[at - 1 : at] in _BEFORE and piece[behind : behind + 1] in _BEHIND:
+            start = piece.rfind(b"\n\n", 0, at) + 1
+            end = piece.find(b"\n\n", at)
+            end = end if end >= 0 else len(piece)
+            text = _unfold(piece[start:end])
+            names = [name for head in _NAMING for name in _names(text, head)]
+            if token in names:
+                return start, names.index(token)
+            behind = end
+        at = piece.find(token, behind)
+    return None
 
 
 def _malformed(blob: str, problem: str) -> UntrustedError:

@@ -178,7 +178,7 @@ class Universe:
         self.architecture = architecture
         self._versions: dict[str, tuple[Deb, ...]] = {}
         self._meeting: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._strangers: dict[int, dict[str, int]] = {}
+        self._ids: dict[str, tuple[int, ...]] = {}
 
     def versions(self, name: str) -> tuple[Deb, ...]:
         """Return every version of a package, the highest first; of equal ones that of the index listed first."""
@@ -233,26 +233,20 @@ class Universe:
         names = {paragraph.name for placed in self.placed for paragraph in placed.index.notable()}
         return tuple(sorted(names, key=self.package_id))
 
-    def package_id(self, name: str) -> tuple[int, int]:
+    def package_id(self, name: str) -> tuple[int, ...]:
         """Return a value that sorts as apt's package ids: by the place where a name is met first."""
-        own = {deb.placed: deb.paragraph.named for deb in reversed(self.versions(name))}
+        if name not in self._ids:
+            self._ids[name] = self._find_id(name)
+        return self._ids[name]
+
+    def _find_id(self, name: str) -> tuple[int, ...]:
+        # apt takes `name:native` and `name:amd64` for the name itself.
+        spellings = (name, f"{name}:native", f"{name}:{self.architecture}")
         for at, placed in enumerate(self.placed):
-            found = [own[placed]] if placed in own else self._as_stranger(name, at)
-            if name in self._qualified[at]:
-                found.append(self._qualified[at][name])
+            found = [place for spelling in spellings if (place := placed.index.first_named(spelling))]
             if found:
-                return (at, min(found))
-        return (len(self.placed), 0)
-
-    def _as_stranger(self, name: str, at: int) -> list[int]:
-        if at not in self._strangers:
-            self._strangers[at] = self.placed[at].index.named_elsewhere()
-        return [self._strangers[at][name]] if name in self._strangers[at] else []
-
-    @cached_property
-    def _qualified(self) -> list[dict[str, int]]:
-        # Of `name:native` and `name:amd64` the first that is met counts.
-        return [placed.index.named_for("native") | placed.index.named_for(self.architecture) for placed in self.placed]
+                return (at, *min(found))
+        return (len(self.placed),)
 
     def names(self) -> list[str]:
         """Return the names of all packages and of all that they provide, sorted."""

@@ -158,7 +158,6 @@ class Walk:
     def _rank(self, alternative: Alternative, deb: Deb) -> tuple[bool | int, ...]:
         """Return what apt compares providers by; the smallest is tried first."""
         state = self.state(deb.name)
-        first, second = self.universe.package_id(deb.name)
         return (
             not state.protected,
             not (deb.multi_arch == "same" and state.current is not None),
@@ -167,8 +166,7 @@ class Walk:
             not self.universe.is_essential(deb.name),
             not self.universe.is_important(deb.name),
             deb.priority,
-            -first,
-            -second,
+            *(-part for part in self.universe.package_id(deb.name)),
         )
 
     def _solutions(self, owner: Deb, relation: Relation) -> list[Deb]:
