@@ -121,6 +121,11 @@ class Index:
                 return (number, *found)
         return None
 
+    def qualified(self, qualifier: str) -> frozenset[str]:
+        """Return the words that the file anywhere writes with `:qualifier` behind them."""
+        ending = f":{qualifier}".encode()
+        return frozenset(word.decode("utf-8", "replace") for piece in self._pieces() for word in _words(piece, ending))
+
     def _paragraphs(self, condition: str, values: Sequence[str]) -> list[Paragraph]:
         pieces = self._pieces()
         query = f"SELECT number, name, piece, start, length FROM paragraph WHERE {condition} ORDER BY number"  # noqa: S608 - the conditions are this module's constants
@@ -364,6 +369,15 @@ def _names(text: bytes, head: bytes) -> Iterator[bytes]:
         name = item.strip().partition(b" ")[0].partition(b"(")[0]
         if name:
             yield name
+
+
+def _words(piece: bytes, ending: bytes) -> Iterator[bytes]:
+    """Yield what stands before each `ending`, back to a blank or a comma."""
+    at = piece.find(ending)
+    while at >= 0:
+        line = piece[piece.rfind(b"\n", 0, at) + 1 : at]
+        yield line.replace(b",", b" ").replace(b"|", b" ").rpartition(b" ")[2]
+        at = piece.find(ending, at + 1)
 
 
 def _find_name(piece: bytes, token: bytes) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from rootfsbuild.formats.deb.relations import Alternative, Relation, parse_relat
 from rootfsbuild.formats.deb.version import is_valid, satisfies, sort_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["Deb", "Index", "Placed", "Universe", "load_index"]
 
@@ -179,6 +179,7 @@ class Universe:
         self._versions: dict[str, tuple[Deb, ...]] = {}
         self._meeting: dict[tuple[str, str], tuple[str, ...]] = {}
         self._ids: dict[str, tuple[int, ...]] = {}
+        self._qualified: dict[tuple[int, str], frozenset[str]] = {}
 
     def versions(self, name: str) -> tuple[Deb, ...]:
         """Return every version of a package, the highest first; of equal ones that of the index listed first."""
@@ -229,9 +230,8 @@ class Universe:
         return any(deb.important for deb in self.versions(name))
 
     def notable(self) -> tuple[str, ...]:
-        """Return the packages of which some version is Essential or of a priority above optional, by package id."""
-        names = {paragraph.name for placed in self.placed for paragraph in placed.index.notable()}
-        return tuple(sorted(names, key=self.package_id))
+        """Return the packages of which some version is Essential or of a priority above optional, sorted."""
+        return tuple(sorted({paragraph.name for placed in self.placed for paragraph in placed.index.notable()}))
 
     def package_id(self, name: str) -> tuple[int, ...]:
         """Return a value that sorts as apt's package ids: by the place where a name is met first."""
@@ -240,13 +240,20 @@ class Universe:
         return self._ids[name]
 
     def _find_id(self, name: str) -> tuple[int, ...]:
-        # apt takes `name:native` and `name:amd64` for the name itself.
-        spellings = (name, f"{name}:native", f"{name}:{self.architecture}")
         for at, placed in enumerate(self.placed):
-            found = [place for spelling in spellings if (place := placed.index.first_named(spelling))]
+            found = [place for word in self._spellings(name, at) if (place := placed.index.first_named(word))]
             if found:
                 return (at, *min(found))
         return (len(self.placed),)
+
+    def _spellings(self, name: str, at: int) -> Iterator[str]:
+        # apt takes `name:native` and `name:amd64` for the name itself.
+        yield name
+        for qualifier in ("native", self.architecture):
+            if (at, qualifier) not in self._qualified:
+                self._qualified[at, qualifier] = self.placed[at].index.qualified(qualifier)
+            if name in self._qualified[at, qualifier]:
+                yield f"{name}:{qualifier}"
 
     def names(self) -> list[str]:
         """Return the names of all packages and of all that they provide, sorted."""

@@ -13,7 +13,7 @@ from rootfsbuild.formats.deb.metadata import PRIORITIES, Deb, Placed, Universe
 from rootfsbuild.formats.deb.relations import Alternative
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from rootfsbuild.plan import Request
 
@@ -41,7 +41,7 @@ class Wanted:
         """Return the Essential packages, in the order in which apt goes through them."""
         if self.variant == "custom":
             return ()
-        return tuple(
+        return self._in_order(
             deb
             for name in self.universe.notable()
             if self.universe.is_essential(name) and (deb := self.candidate(name)) is not None
@@ -52,13 +52,16 @@ class Wanted:
         if self.variant not in PRIORITIES:
             return ()
         worst = PRIORITIES.index(self.variant)
-        return tuple(
+        return self._in_order(
             deb
             for name in self.universe.notable()
             if not self.universe.is_essential(name)
             and (deb := self.candidate(name)) is not None
             and 0 <= deb.priority <= worst
         )
+
+    def _in_order(self, debs: Iterable[Deb]) -> tuple[Deb, ...]:
+        return tuple(sorted(debs, key=lambda deb: self.universe.package_id(deb.name)))
 
 
 def read_request(request: Request, universe: Universe) -> Wanted:
