@@ -340,3 +340,19 @@ def test_leading_dots_of_a_flat_archive(tmp_path):
 def test_meeting_knows_the_name_first(tmp_path):
     universe = make_universe(tmp_path, "p 1\nProvides: real\n\nreal 1")
     assert universe.meeting(Alternative("real")) == ("real", "p")
+
+
+def test_names_sought_one_by_one_and_all_at_once_are_in_the_same_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "_BATCH", 400)
+    world = "\n\n".join(
+        f"p{at} 1\nSuggests: p{at * 7 % 40}, only-here-{at}\nDepends: p{at * 3 % 40}:any | v{at % 5} (>= 1)\nProvides: v{at % 5}"
+        for at in range(40)
+    )
+    index = make_index(tmp_path, world)
+    names = [*index.names(), *(f"only-here-{at}" for at in range(40)), "p3:any", "nobody"]
+    monkeypatch.setattr(index_module, "_FEW", len(names))
+    one_by_one = [index.first_named(name) for name in names]
+    monkeypatch.setattr(index_module, "_FEW", 0)
+    assert [index.first_named(name) for name in names] == one_by_one
+    assert one_by_one[-1] is None
+    assert len({place for place in one_by_one if place}) == len(names) - 1

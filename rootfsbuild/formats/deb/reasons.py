@@ -71,12 +71,10 @@ def _lesser(universe: Universe, alternative: Alternative, chosen: Deb, other: De
             chosen.priority < other.priority,
             f"lower priority ({_priority(other)} < {_priority(chosen)})",
         ),
-        (
-            chosen.priority == other.priority and universe.package_id(chosen.name) > universe.package_id(other.name),
-            "mentioned earlier in the index",
-        ),
+        (chosen.priority > other.priority, f"{chosen.name} is asked for itself"),
     )
-    return next((text for holds, text in rules if holds), f"{chosen.name} is asked for itself")
+    # Nothing else being different, the order of names in the index has decided.
+    return next((text for holds, text in rules if holds), "mentioned earlier in the index")
 
 
 def _priority(deb: Deb) -> str:

@@ -153,10 +153,22 @@ class Walk:
             yield from deb.relations(name)
 
     def _sorted(self, alternative: Alternative, options: list[Deb]) -> list[Deb]:
-        return sorted(options, key=lambda deb: self._rank(alternative, deb)) if len(options) > 1 else options
+        """Return options in the order in which apt tries them."""
+        if len(options) < 2:
+            return options
+        ranked: dict[tuple[bool | int, ...], list[Deb]] = {}
+        for deb in options:
+            ranked.setdefault(self._rank(alternative, deb), []).append(deb)
+        return [deb for rank in sorted(ranked) for deb in self._newest_name_first(ranked[rank])]
+
+    def _newest_name_first(self, equals: list[Deb]) -> list[Deb]:
+        # Where a name is first met is dear to find, and asked for only where nothing else decides.
+        if len(equals) < 2:
+            return equals
+        return sorted(equals, key=lambda deb: self.universe.package_id(deb.name), reverse=True)
 
     def _rank(self, alternative: Alternative, deb: Deb) -> tuple[bool | int, ...]:
-        """Return what apt compares providers by; the smallest is tried first."""
+        """Return what apt compares providers by before it comes to their names; the smallest is tried first."""
         state = self.state(deb.name)
         return (
             not state.protected,
@@ -166,7 +178,6 @@ class Walk:
             not self.universe.is_essential(deb.name),
             not self.universe.is_important(deb.name),
             deb.priority,
-            *(-part for part in self.universe.package_id(deb.name)),
         )
 
     def _solutions(self, owner: Deb, relation: Relation) -> list[Deb]:
@@ -363,11 +374,27 @@ class Walk:
 
     def sweep(self) -> None:
         """Drop what only serves options that were given up."""
-        if self.unmarked:
-            reachable = self._reachable()
-            self.selected = {name: deb for name, deb in self.selected.items() if name in reachable}
-            for name in self.states.keys() - self.selected.keys():
-                self.states[name].install = None
+        if not self.unmarked:
+            return
+        reachable = self._reachable()
+        dropped = {name: deb for name, deb in self.selected.items() if name not in reachable}
+        self.selected = {name: deb for name, deb in self.selected.items() if name in reachable}
+        for name in self.states.keys() - self.selected.keys():
+            self.states[name].install = None
+        if any(self._is_broken(self.states[name]) for name in self.selected):
+            self._save(dropped)
+
+    def _save(self, dropped: dict[str, Deb]) -> None:
+        # Where Recommends are left unmet, apt takes back whatever a relation names, in any version.
+        fields = [field for field in self.fields if field not in NEGATIVE]
+        waiting = list(self.selected.values())
+        while waiting:
+            deb = waiting.pop()
+            relations = (relation for field in fields for relation in deb.relations(field))
+            for name in {name for r in relations for a in r.alternatives for name in self.universe.meeting(a)}:
+                if name in dropped:
+                    self.states[name].install = self.selected[name] = dropped.pop(name)
+                    waiting.append(self.selected[name])
 
     def result(self) -> Chosen:
         """Return the marks as they stand."""
