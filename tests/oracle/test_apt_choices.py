@@ -196,12 +196,17 @@ def test_variants_with_includes(bookworm, bootstrapped, names):
         assert mine == (None if theirs is None else essential | theirs), include
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def apt_has_words_for(path):
+    """apt knows neither excludes nor variants, and an empty system has no suite to prefer."""
+    request = tomllib.loads(path.read_text(encoding="utf-8"))["request"]
+    usual = request.get("variant", "custom") == "custom"
+    return usual and not request.get("exclude") and "/" not in str(request["include"])
+
+
+@pytest.mark.parametrize("path", filter(apt_has_words_for, CASES), ids=lambda path: path.stem)
 def test_our_cases(path, tmp_path):
     case = tomllib.loads(path.read_text(encoding="utf-8"))
     request = case["request"]
-    if request.get("exclude") or request.get("variant", "custom") != "custom" or "/" in str(request["include"]):
-        pytest.skip("apt has no word for that, or no empty system")
     indexes = [(index["packages"], index.get("codename", "bookworm"), index.get("pin", 500)) for index in case["index"]]
     apt = Apt(tmp_path)
     apt.set_indexes(*((write_packages(short), codename, pin) for short, codename, pin in indexes))
