@@ -13,8 +13,7 @@ from types import FrameType
 from rootfsbuild.cli.arguments import parse
 from rootfsbuild.cli.exits import FAILED, exit_status
 from rootfsbuild.errors import InterruptedBuildError, RootfsbuildError, StorageError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from rootfsbuild.rootfs.signals import STOPPING
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,13 +63,24 @@ def _signals_raise() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
-        for each in _SIGNALS:
+        for each in STOPPING:
             signal.signal(each, signal.SIG_IGN)
         raise InterruptedBuildError(number)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        """Raise once more what was raised where no exception gets out, in a finalizer or a callback."""
+        if isinstance(lost.exc_value, InterruptedBuildError):
+            number = lost.exc_value.signal
+            signal.signal(signal.SIGALRM, lambda _number, frame: stop(number, frame))
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(lost)
+
+    before = {number: signal.signal(number, stop) for number in STOPPING}
+    sys.unraisablehook = again
     try:
         yield
     finally:
+        sys.unraisablehook = sys.__unraisablehook__
         for number, handler in before.items():
             signal.signal(number, handler)

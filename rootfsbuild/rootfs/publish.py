@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rootfsbuild.errors import RootfsbuildError, StorageError, TargetError
 from rootfsbuild.rootfs.remove import mounts_below, remove_tree
+from rootfsbuild.rootfs.signals import postponed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,9 +81,10 @@ class Staging:
             record = self.manifest + ".new" if fills else os.path.join(self.directory, "manifest")
             _write_durably(record, json.dumps({**description, _MADE: made}, indent=2) + "\n")
             _sync(self.result)
-            # First, so that a result that is there can always be recognised.
-            os.rename(record, self.manifest)
-            _put(self.result, self.target, os.path.join(self.directory, "replaced"), replaces=self.replaces)
+            with postponed():
+                # First, so that a result that is there can always be recognised.
+                os.rename(record, self.manifest)
+                _put(self.result, self.target, os.path.join(self.directory, "replaced"), replaces=self.replaces)
             _sync_directory(os.path.dirname(self.target))
         except OSError as error:
             if not self.replaces:
@@ -142,27 +144,40 @@ def open_staging(
 ) -> Iterator[Staging]:
     """Check a target and provide the place beside it where its result is made.
 
-    The parent is created if missing.     What is left there at the end is deleted, except that with `keep`
+    The parent is created if missing. What is left there at the end is deleted, except that with `keep`
     the half-made root of a build that failed stays, as `TARGET.kept`, named in the error's hint. Raises as
     `check_target` does, and StorageError.
     """
     target = check_target(path, force=force, home=home, cwd=cwd)
     place = target if _fills(target) else os.path.dirname(target)
+    made: list[Staging] = []
     try:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        sweep_stale(place, warn)
-        directory, fd = _make_staging(place, os.path.basename(target))
-    except OSError as error:
-        raise StorageError(place, error.strerror or str(error)) from error
-    staging = Staging(target, directory, fd, replaces=os.path.lexists(target) and not _is_free(target, directory))
-    try:
-        yield staging
+        with _refusals(place):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            sweep_stale(place, warn)
+            with postponed():
+                made.append(_stage(target, place))
+        yield made[0]
     except BaseException as error:
-        if keep:
-            _keep(staging, error)
+        if keep and made:
+            _keep(made[0], error)
         raise
     finally:
-        _clear(staging, warn)
+        if made:
+            _clear(made[0], warn)
+
+
+@contextmanager
+def _refusals(place: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(place, error.strerror or str(error)) from error
+
+
+def _stage(target: str, place: str) -> Staging:
+    directory, fd = _make_staging(place, os.path.basename(target))
+    return Staging(target, directory, fd, replaces=os.path.lexists(target) and not _is_free(target, directory))
 
 
 def sweep_stale(parent: str, warn: Callable[[str], None] = lambda _text: None) -> None:
@@ -176,7 +191,7 @@ def sweep_stale(parent: str, warn: Callable[[str], None] = lambda _text: None) -
             continue
         try:
             remove_tree(directory)
-        except RootfsbuildError as error:
+        except (StorageError, TargetError) as error:
             warn(str(error))
         finally:
             os.close(fd)
@@ -215,8 +230,9 @@ def _lock(directory: str) -> int | None:
 
 def _clear(staging: Staging, warn: Callable[[str], None]) -> None:
     try:
-        remove_tree(staging.directory)
-    except RootfsbuildError as error:
+        with postponed():
+            remove_tree(staging.directory)
+    except (StorageError, TargetError) as error:
         warn(str(error))
     finally:
         os.close(staging.fd)

@@ -21,6 +21,7 @@ from rootfsbuild.errors import HostError
 from rootfsbuild.events import Detail, Report, ignore
 from rootfsbuild.rootfs import namespaces, supervisor
 from rootfsbuild.rootfs.mounts import Bind as Bind  # noqa: PLC0414 - part of this module's interface
+from rootfsbuild.rootfs.signals import postponed
 from rootfsbuild.rootfs.supervisor import WITHOUT
 
 if TYPE_CHECKING:
@@ -156,13 +157,14 @@ class Session:
             terminal,
         )
         # No handler of the caller may run in the child, nor between the fork and the note of it here.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            self._keeper = os.fork()
-            if self._keeper == 0:
-                supervisor.keep(setup, far_end)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        with postponed():
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            try:
+                self._keeper = os.fork()
+                if self._keeper == 0:
+                    supervisor.keep(setup, far_end)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         far_end.close()
 
     def _await_ready(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rootfsbuild.errors import HostError, PackageError, StorageError
+from rootfsbuild.rootfs.signals import postponed
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -72,9 +73,10 @@ def start_worker(root: str, prepare: Callable[[], Task]) -> Worker:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     reading, writing = os.pipe()
     parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        _become(root, prepare, theirs, writing, parent)
+    with postponed():
+        pid = os.fork()
+        if pid == 0:
+            _become(root, prepare, theirs, writing, parent)
     theirs.close()
     os.close(writing)
     return Worker(pid, ours, reading)
