@@ -1,0 +1,285 @@
+"""A build that is ended from outside, at any moment, leaves nothing behind that matters."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+
+import pytest
+from making.builds import need_root, rootfsbuild
+from making.mirror import filling_mirror
+from making.server import wait_until
+
+from rootfsbuild.inspection.dump import dump_tree
+from rootfsbuild.rootfs.remove import remove_tree
+
+pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+HARD, GENTLE = pytest.mark.xdist_group("kills-hard"), pytest.mark.xdist_group("kills-gentle")
+
+# Every package that is marked essential, with all its scripts: the parts of a build, without the wait.
+RECIPE = 'distro = "debian"\nrelease = "bookworm"\n[packages]\nvariant = "essential"\n'
+KILLS = 20
+GENTLE_SECONDS = 5.0
+SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    seconds: float
+    tree: dict
+
+
+@pytest.fixture(scope="module")
+def ground():
+    """A folder on the fastest file system there is."""
+    need_root()
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = tempfile.mkdtemp(prefix="rootfsbuild-kills-", dir=memory)
+    path = pathlib.Path(folder)
+    (path / "recipe.toml").write_text(RECIPE)
+    yield path
+    remove_tree(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(ground, store):
+    """The tree that a build makes, and the seconds that it takes with a warm store."""
+    for _ in range(2):
+        shutil.rmtree(ground / "quiet", ignore_errors=True)
+        start = time.monotonic()
+        built = rootfsbuild(ground / "recipe.toml", "-o", ground / "quiet", "--cache-dir", store)
+        assert built.status == 0, built.err
+        seconds = time.monotonic() - start
+    return Undisturbed(seconds, dump_tree(str(ground / "quiet"), times=True))
+
+
+@pytest.fixture(autouse=True)
+def _adopt_orphans():
+    """Make whatever outlives a build a child of this process, which then cannot overlook it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    yield
+    libc.prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One folder in which builds are killed, and what the machine was like before."""
+
+    folder: pathlib.Path
+    recipe: pathlib.Path
+    store: pathlib.Path
+    mounts: frozenset
+    children: frozenset
+    words: tuple = ()
+
+    @property
+    def target(self):
+        return self.folder / "root"
+
+    def build(self):
+        command = [sys.executable, "-m", "rootfsbuild", "-q", self.recipe, "-o", self.target, "--cache-dir", self.store]
+        return subprocess.Popen(
+            [*map(str, command), *self.words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def staging(self):
+        return [name for name in os.listdir(self.folder) if name.startswith(".")]
+
+    def check_nothing_left(self):
+        assert not os.path.lexists(self.target)
+        # What the kernel does after a SIGKILL of the builder, it does in its own time.
+        wait_until(lambda: not self.processes(), 5)
+        wait_until(lambda: not mounts() - self.mounts, 5)
+
+    def processes(self):
+        """Return what is left of a build: the orphans that came to us, and whatever is at work on its folder."""
+        orphans = children() - self.children
+        for orphan in orphans:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(orphan, os.WNOHANG)
+        return sorted((children() - self.children) | at_work_on(str(self.folder)))
+
+    def finish(self, undisturbed):
+        """Build to the end, in the same place, and compare."""
+        words = [self.recipe, "-o", self.target, "--cache-dir", self.store, *self.words]
+        built = rootfsbuild(*words)
+        assert built.status == 0, built.err
+        assert dump_tree(str(self.target), times=True) == undisturbed.tree
+        assert sorted(os.listdir(self.folder)) == ["root", "root.log", "root.manifest.json"]
+        assert not self.processes()
+
+
+@pytest.fixture
+def place(ground, store, request):
+    folder = ground / request.node.name
+    folder.mkdir()
+    yield Place(folder, ground / "recipe.toml", store, frozenset(mounts()), frozenset(children()))
+    remove_tree(str(folder))
+
+
+def mounts():
+    """Return what is mounted where, without the numbers, which the kernel gives anew all the time."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return {tuple(line.split()[3:5]) for line in file}
+
+
+def children():
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{task}/children", encoding="ascii") as file:
+            found |= set(map(int, file.read().split()))
+    return found
+
+
+def at_work_on(folder):
+    """Return the processes that have a folder for a root, a working directory, a mount or an argument."""
+    name = os.path.basename(folder)
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        seen = []
+        with contextlib.suppress(OSError):
+            seen.append(os.readlink(f"/proc/{pid}/root"))
+            seen.append(os.readlink(f"/proc/{pid}/cwd"))
+        for part in ("cmdline", "mountinfo"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/{part}", encoding="utf-8", errors="replace") as file:
+                seen.append(file.read())
+        # Another worker's test may have an argument that is longer than ours, but not ours.
+        if int(pid) != os.getpid() and any(f"/{name}/" in text for text in seen):
+            found.add(int(pid))
+    return found
+
+
+def moments(seconds, seed, count=KILLS):
+    """Return random moments, one in each of as many equal parts of a build, so that no stage is spared."""
+    dice = random.Random(seed)
+    return [(number + dice.random()) * seconds / count for number in range(count)]
+
+
+@GENTLE
+def test_a_running_build_is_seen(place):
+    builder = place.build()
+    try:
+        # The builder, its workers or the sandbox: if the search saw none, it could not tell that none is left.
+        wait_until(lambda: len(place.processes()) > 1, 20)
+        wait_until(place.staging, 5)
+    finally:
+        builder.send_signal(signal.SIGTERM)
+        builder.communicate()
+    place.check_nothing_left()
+
+
+@GENTLE
+def test_scripts_in_the_sandbox_are_seen(place):
+    builder = place.build()
+    try:
+        wait_until(lambda: any(is_in_sandbox(pid) for pid in at_work_on(str(place.folder))), 20)
+    finally:
+        builder.kill()
+        builder.communicate()
+    place.check_nothing_left()
+
+
+def is_in_sandbox(pid):
+    try:
+        own, theirs = os.readlink("/proc/self/ns/pid"), os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return False
+    return own != theirs
+
+
+@HARD
+def test_sigkill_at_any_moment(place, undisturbed):
+    for moment in moments(undisturbed.seconds, 7):
+        builder = place.build()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            builder.wait(moment)
+        builder.kill()
+        builder.communicate()
+        if builder.returncode == 0:
+            start_over(place)  # the machine was faster this time
+        place.check_nothing_left()
+        assert len(place.staging()) <= 1
+    place.finish(undisturbed)
+
+
+@GENTLE
+@pytest.mark.parametrize("as_from_a_terminal", [True, False], ids=["group", "process"])
+def test_sigint_at_any_moment(place, undisturbed, as_from_a_terminal):
+    # A key at a terminal reaches every process of the group, `kill` only one: half of the moments each.
+    for moment in moments(undisturbed.seconds, 11)[as_from_a_terminal::2]:
+        interrupt(place, moment, [signal.SIGINT], group=as_from_a_terminal)
+    place.finish(undisturbed)
+
+
+@GENTLE
+@pytest.mark.parametrize(
+    "signals",
+    [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM, signal.SIGINT]],
+    ids=["term", "hup", "int-int", "term-int"],
+)
+@pytest.mark.parametrize("part", [0.3, 0.8])
+def test_gentle_signals(place, undisturbed, signals, part):
+    interrupt(place, part * undisturbed.seconds, signals, group=False)
+
+
+def interrupt(place, moment, signals, *, group):
+    builder = place.build()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        builder.wait(moment)
+    start = time.monotonic()
+    for number in signals:
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(builder.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            builder.wait(0.02)
+    _, errors = builder.communicate(timeout=60)
+    if builder.returncode == 0:
+        start_over(place)
+    elif builder.returncode != -signals[0] or errors:
+        # Before Python has come as far as the program, a signal does what it does to any program.
+        assert builder.returncode == 128 + signals[0], errors.decode()
+        assert b"Traceback" not in errors
+    assert time.monotonic() - start < GENTLE_SECONDS
+    place.check_nothing_left()
+    assert place.staging() == []
+
+
+def start_over(place):
+    remove_tree(str(place.target))
+    os.unlink(f"{place.target}.manifest.json")
+
+
+@HARD
+def test_sigkill_while_packages_arrive(place, undisturbed, tmp_path):
+    with filling_mirror("debian") as debian, filling_mirror("debian-security") as security:
+        words = ("--mirror", f"debian={debian.url}", "--mirror", f"debian-security={security.url}")
+        cold = Place(place.folder, place.recipe, tmp_path / "store", frozenset(mounts()), frozenset(children()), words)
+        for moment in moments(undisturbed.seconds, 13, 6):
+            builder = cold.build()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                builder.wait(moment)
+            builder.kill()
+            builder.communicate()
+            if builder.returncode == 0:
+                start_over(cold)
+            cold.check_nothing_left()
+        cold.finish(undisturbed)
+        asked = debian.requests("/pool/")
+        assert asked
+        # What had arrived when a build was killed, the next one does not ask for again.
+        assert sum(asked.values()) < 2 * len(asked)
