@@ -102,9 +102,7 @@ class Distro:
 
 def distro_names(directory: str = SHIPPED) -> tuple[str, ...]:
     """Return the names of the distributions that a folder describes."""
-    return tuple(
-        sorted(name.removesuffix(".toml") for name in os.listdir(directory) if name.endswith(".toml"))
-    )
+    return tuple(sorted(name.removesuffix(".toml") for name in os.listdir(directory) if name.endswith(".toml")))
 
 
 def is_distro_file(name: str) -> bool:
@@ -146,13 +144,9 @@ def find_release(distro: Distro, selector: str) -> Release:
     expected = list_words(" = ".join(release.names) for release in distro.releases)
     if wanted in distro.moving:
         problem = f'"{selector}" means another release from time to time'
-        raise RecipeError(
-            distro.document.file, problem, "release", None, expected, hint="name the release itself"
-        )
+        raise RecipeError(distro.document.file, problem, "release", None, expected, hint="name the release itself")
     hint = did_you_mean(wanted, names)
-    raise RecipeError(
-        distro.document.file, f'unknown release "{selector}"', "release", None, expected, hint=hint
-    )
+    raise RecipeError(distro.document.file, f'unknown release "{selector}"', "release", None, expected, hint=hint)
 
 
 def find_architecture(distro: Distro, release: Release, name: str) -> str:
@@ -166,9 +160,7 @@ def find_architecture(distro: Distro, release: Release, name: str) -> str:
     problem = f"{distro.name} {release.codename} has no {name}" if known else f'unknown architecture "{name}"'
     near = "" if known else distro.machines.get(name) or nearest(name, release.architectures)
     hint = f'did you mean "{near}"?' if near else ""
-    raise RecipeError(
-        distro.document.file, problem, "arch", None, list_words(release.architectures), hint=hint
-    )
+    raise RecipeError(distro.document.file, problem, "arch", None, list_words(release.architectures), hint=hint)
 
 
 def archive_origin(distro: Distro, release: Release, archive: str, key: str) -> Origin | None:
@@ -250,14 +242,10 @@ def _read_archive(document: Document, number: int, name: str, keys: Mapping[str,
     for index, key in enumerate(data.get("keys", ())):
         _known(document, (*place, "keys", index), key, keys)
     if "suites" not in data:
-        raise wrong(
-            document, ("release", number, "archives", name, "suites"), "missing", "an array of suites"
-        )
+        raise wrong(document, ("release", number, "archives", name, "suites"), "missing", "an array of suites")
     return Archive(
         name=name,
-        suites=tuple(
-            fill(suite, release["codename"], release.get("version", "")) for suite in data["suites"]
-        ),
+        suites=tuple(fill(suite, release["codename"], release.get("version", "")) for suite in data["suites"]),
         components=tuple(data.get("components", ("main",))),
         mirrors=tuple(data.get("mirrors", ())),
         keys=tuple(keys[key] for key in data.get("keys", ())),

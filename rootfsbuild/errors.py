@@ -152,9 +152,7 @@ class ScriptError(RootfsbuildError):
 
     def describe(self) -> str:
         """Return the script, how it ended and its last lines."""
-        ended = (
-            f"was ended by signal {-self.status}" if self.status < 0 else f"exited with status {self.status}"
-        )
+        ended = f"was ended by signal {-self.status}" if self.status < 0 else f"exited with status {self.status}"
         owner = f"{self.package}: " if self.package else ""
         return "\n".join([f"{owner}{self.script} {ended}", *(f"  | {line}" for line in self.tail)])
 

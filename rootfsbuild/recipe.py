@@ -118,9 +118,7 @@ class _Read:
         return look_up(self.merged.data, RECIPE, path)
 
 
-def load_recipe(
-    path: str, overrides: Mapping[str, object] | None = None, today: dt.date | None = None
-) -> Recipe:
+def load_recipe(path: str, overrides: Mapping[str, object] | None = None, today: dt.date | None = None) -> Recipe:
     """Read a recipe; `overrides` maps dotted paths (`arch`, `packages.variant`) to the command line's values.
 
     Raises RecipeError for whatever cannot be built as it is written.
@@ -210,9 +208,7 @@ def _find_arch(merged: Merged, distro: Distro, release: Release) -> str:
 
 def _complete(read: _Read, today: dt.date) -> Recipe:
     distro, release = read.distro, read.release
-    served = tuple(
-        item for item in read.archives if not item.architectures or read.arch in item.architectures
-    )
+    served = tuple(item for item in read.archives if not item.architectures or read.arch in item.architectures)
     return Recipe(
         path=read.merged.file,
         name=_name(read),
@@ -262,9 +258,7 @@ def _name(read: _Read) -> str:
         return str(name)
     stem = os.path.basename(read.merged.file).removesuffix(".toml")
     if not re.fullmatch(NAME.pattern, stem):
-        raise wrong(
-            read.merged, ("name",), f"the file's name, \"{stem}\", cannot be the result's", NAME.expected
-        )
+        raise wrong(read.merged, ("name",), f"the file's name, \"{stem}\", cannot be the result's", NAME.expected)
     return stem
 
 
@@ -325,10 +319,6 @@ def _apt_sources(read: _Read, archives: Sequence[Archive]) -> dict[str, str]:
     for name in written:
         if name not in names:
             place = ("apt", "sources", name)
-            raise wrong(
-                read.merged, place, f'unknown archive "{name}"', list_words(names), did_you_mean(name, names)
-            )
-    sources = {
-        archive.name: written.get(archive.name, next(iter(archive.mirrors), "")) for archive in archives
-    }
+            raise wrong(read.merged, place, f'unknown archive "{name}"', list_words(names), did_you_mean(name, names))
+    sources = {archive.name: written.get(archive.name, next(iter(archive.mirrors), "")) for archive in archives}
     return {name: url for name, url in sources.items() if url}

@@ -48,12 +48,8 @@ def read_archives(merged: Merged, distro: Distro, release: Release) -> tuple[Arc
 def _check_new(merged: Merged, path: Path, data: Mapping[str, Any], names: list[str]) -> None:
     for key in ("suites", "keys"):
         if not data.get(key):
-            problem = (
-                f'missing: "{data["name"]}" is not one of the distribution\'s archives ({", ".join(names)})'
-            )
-            raise wrong(
-                merged, (*path, key), problem, f"an array of {key}", did_you_mean(data["name"], names)
-            )
+            problem = f'missing: "{data["name"]}" is not one of the distribution\'s archives ({", ".join(names)})'
+            raise wrong(merged, (*path, key), problem, f"an array of {key}", did_you_mean(data["name"], names))
 
 
 def _check_components(merged: Merged, path: Path, data: Mapping[str, Any], release: Release) -> None:
@@ -64,13 +60,9 @@ def _check_components(merged: Merged, path: Path, data: Mapping[str, Any], relea
             raise wrong(merged, (*path, "components", index), problem, list_words(release.components), hint)
 
 
-def _changes(
-    merged: Merged, path: Path, data: Mapping[str, Any], distro: Distro, release: Release
-) -> dict[str, Any]:
+def _changes(merged: Merged, path: Path, data: Mapping[str, Any], distro: Distro, release: Release) -> dict[str, Any]:
     if data.get("priority") == 0:
-        raise wrong(
-            merged, (*path, "priority"), "0 has no meaning", "a pin priority, -32768 to 32767 and not 0"
-        )
+        raise wrong(merged, (*path, "priority"), "0 has no meaning", "a pin priority, -32768 to 32767 and not 0")
     plain = (
         "components",
         "mirrors",

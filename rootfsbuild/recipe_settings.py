@@ -35,15 +35,11 @@ def tell_recipe(merged: Merged, completed: Mapping[Path, object]) -> Iterator[Se
             yield dotted(path), _plain(value), _said(merged, path) or unsaid
 
 
-def tell_archives(
-    merged: Merged, distro: Distro, release: Release, archives: Sequence[Archive]
-) -> Iterator[Setting]:
+def tell_archives(merged: Merged, distro: Distro, release: Release, archives: Sequence[Archive]) -> Iterator[Setting]:
     """Yield the fields of every archive, by the archive's name."""
     tables: Sequence[Mapping[str, object]] = merged.data.get("archive", ())
     in_use = {archive.name: archive for archive in archives}
-    for name in dict.fromkeys(
-        [*(item.name for item in release.archives), *(str(table["name"]) for table in tables)]
-    ):
+    for name in dict.fromkeys([*(item.name for item in release.archives), *(str(table["name"]) for table in tables)]):
         changes = [index for index in reversed(range(len(tables))) if tables[index]["name"] == name]
         for key in ARCHIVE.fields if name in in_use else ("enabled",):
             said = next(filter(None, (_said(merged, ("archive", index, key)) for index in changes)), None)

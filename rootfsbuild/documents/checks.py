@@ -43,9 +43,7 @@ def require(written: Written, data: Mapping[str, Any], table: Table, path: Path 
         here = (*path, name)
         if name not in data:
             if field.required:
-                raise wrong(
-                    written, here, "missing", field.shape.expected, _example(path, name, field.example)
-                )
+                raise wrong(written, here, "missing", field.shape.expected, _example(path, name, field.example))
             continue
         for below, value, shape in _tables(here, data[name], field.shape):
             require(written, value, shape, below)
@@ -115,9 +113,7 @@ def _check_value(document: Document, value: object, shape: Text | Whole | Moment
             raise wrong(document, path, f'"{value}" is no date or time', shape.expected) from None
 
 
-def _check_table(
-    document: Document, value: Mapping[str, object], table: Table, whole: Table, path: Path
-) -> None:
+def _check_table(document: Document, value: Mapping[str, object], table: Table, whole: Table, path: Path) -> None:
     for key, item in value.items():
         if key not in table.fields:
             hint = _hint_at_key(key, table, whole)

@@ -22,29 +22,21 @@ TEMPLATE = Text(
 
 ARCHIVE = Table(
     {
-        "suites": Field(
-            Several(SUITE), "Suites in the order of preference; {codename} and {version} are filled in."
-        ),
+        "suites": Field(Several(SUITE), "Suites in the order of preference; {codename} and {version} are filled in."),
         "components": Field(Several(COMPONENT), "Components that are used unless a recipe names others."),
         "mirrors": Field(Several(URL), "Official mirrors in the order in which they are tried."),
         "keys": Field(Several(WORD), "Names of the keys in [keys] that may sign it."),
         "snapshot": Field(TEMPLATE, "Where past states are served."),
-        "architectures": Field(
-            Several(ARCHITECTURE), "Architectures it still serves, if fewer than the release has."
-        ),
+        "architectures": Field(Several(ARCHITECTURE), "Architectures it still serves, if fewer than the release has."),
         "threshold": Field(Whole(1, 16), "How many different keys must have signed.", 1),
-        "check-valid-until": Field(
-            Flag(), "Whether the Valid-Until of its Release is believed.", default=True
-        ),
+        "check-valid-until": Field(Flag(), "Whether the Valid-Until of its Release is believed.", default=True),
         "max-age-days": Field(Whole(1, 36500, "a number of days"), "Days after which a Release is too old."),
     }
 )
 
 RELEASE = Table(
     {
-        "version": Field(
-            Text("the release's number as a string", r"[0-9]+(\.[0-9]+)*"), "Its number, if it has one."
-        ),
+        "version": Field(Text("the release's number as a string", r"[0-9]+(\.[0-9]+)*"), "Its number, if it has one."),
         "codename": Field(WORD, "Its name, which never moves to another release.", required=True),
         "eol": Field(Moment(), "The last day on which it receives security updates."),
         "aliases": Field(Several(WORD), "Other names that always mean this release.", ()),
@@ -52,9 +44,7 @@ RELEASE = Table(
         "components": Field(Several(COMPONENT), "Components it knows.", required=True),
         "merged-usr": Field(Flag(), "Whether /bin, /sbin and /lib are links into /usr.", default=True),
         "preselect": Field(Several(PACKAGE), "Packages that are chosen before anything else.", ()),
-        "archives": Field(
-            Named(WORD, ARCHIVE), "Its archives; what they say wins over [archives].", required=True
-        ),
+        "archives": Field(Named(WORD, ARCHIVE), "Its archives; what they say wins over [archives].", required=True),
     }
 )
 
@@ -62,9 +52,7 @@ DISTRO = Table(
     {
         "id": Field(WORD, "The ID of its os-release file.", required=True),
         "name": Field(Text(), "What people call it.", required=True),
-        "format": Field(
-            Text("the name of a package format", r"[a-z]+"), "Its package format.", required=True
-        ),
+        "format": Field(Text("the name of a package format", r"[a-z]+"), "Its package format.", required=True),
         "moving": Field(Several(WORD), "Suite names that mean another release from time to time.", ()),
         "architectures": Field(
             Named(ARCHITECTURE, Several(Text())),
@@ -81,9 +69,7 @@ DISTRO = Table(
                 WORD,
                 Table(
                     {
-                        "file": Field(
-                            Text("a path"), "The certificate, relative to this file.", required=True
-                        ),
+                        "file": Field(Text("a path"), "The certificate, relative to this file.", required=True),
                         "fingerprint": Field(FINGERPRINT, "Its fingerprint.", required=True),
                         "origin": Field(Text(), "Where it was taken from.", required=True),
                     }

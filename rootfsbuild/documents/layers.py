@@ -71,9 +71,7 @@ class _Pen:
 
     def note(self, value: object, written: Path, path: Path) -> None:
         self.origins[path] = Origin(*self.document.place(written))
-        items = (
-            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        )
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, item in items:
             self.note(item, (*written, key), (*path, key))
 

@@ -44,27 +44,19 @@ ARCHIVE = Table(
     {
         "name": Field(WORD, "Its name; one of the distribution's changes that archive.", required=True),
         "enabled": Field(Flag(), "Whether it is used at all.", default=True),
-        "suites": Field(
-            Several(SUITE), "Suites in the order of preference; {codename} and {version} are filled in."
-        ),
+        "suites": Field(Several(SUITE), "Suites in the order of preference; {codename} and {version} are filled in."),
         "components": Field(Several(COMPONENT), "Components to use."),
         "keys": Field(
-            Several(
-                Text("the path of a key file or the fingerprint of one of the distribution's keys", r"[^\0]+")
-            ),
+            Several(Text("the path of a key file or the fingerprint of one of the distribution's keys", r"[^\0]+")),
             "Who may sign it: key files beside the recipe, or fingerprints of the distribution's keys.",
         ),
-        "mirrors": Field(
-            Several(URL), "Where it is served, tried in turn after the mirrors of user and host."
-        ),
+        "mirrors": Field(Several(URL), "Where it is served, tried in turn after the mirrors of user and host."),
         "priority": Field(
             Whole(-32768, 32767, "a pin priority, -32768 to 32767 and not 0"),
             "Pin priority, as in apt_preferences(5).",
         ),
         "snapshot": Field(TEMPLATE, "Where its past states are served."),
-        "threshold": Field(
-            Whole(1, 16, "a number of keys, 1 to 16"), "How many different keys must have signed."
-        ),
+        "threshold": Field(Whole(1, 16, "a number of keys, 1 to 16"), "How many different keys must have signed."),
         "check-valid-until": Field(Flag(), "Whether the Valid-Until of its Release is believed."),
         "max-age-days": Field(Whole(1, 36500, "a number of days"), "Days after which a Release is too old."),
     }
@@ -72,9 +64,7 @@ ARCHIVE = Table(
 
 FILE = Table(
     {
-        "source": Field(
-            Text("a path"), "File or directory on this machine, relative to the recipe.", required=True
-        ),
+        "source": Field(Text("a path"), "File or directory on this machine, relative to the recipe.", required=True),
         "mode": Field(
             Either(
                 (
@@ -102,9 +92,7 @@ HOOK = Table(
             required=True,
             example="configured",
         ),
-        "run": Field(
-            Text("a shell command", r"[\s\S]*\S[\s\S]*"), "The command, run by sh -e.", required=True
-        ),
+        "run": Field(Text("a shell command", r"[\s\S]*\S[\s\S]*"), "The command, run by sh -e.", required=True),
         "where": Field(
             Text("a place", choices=("inside", "outside")),
             "In the root's sandbox, or on this machine with ROOTFSBUILD_ROOT set; by default inside for "
@@ -156,12 +144,8 @@ RECIPE = Table(
         "paths": Field(
             Table(
                 {
-                    "exclude": Field(
-                        Several(_GLOB), "Patterns of paths that are not unpacked.", (), joins=True
-                    ),
-                    "keep": Field(
-                        Several(_GLOB), "Patterns of paths that are unpacked all the same.", (), joins=True
-                    ),
+                    "exclude": Field(Several(_GLOB), "Patterns of paths that are not unpacked.", (), joins=True),
+                    "keep": Field(Several(_GLOB), "Patterns of paths that are unpacked all the same.", (), joins=True),
                 }
             ),
             "What is left out; also written for the image's own dpkg.",

@@ -87,9 +87,7 @@ def check_mount_points(root: str) -> None:
             raise PackageError(root, f"{problem}; the sandbox mounts there and follows no links", f"/{name}")
 
 
-def enter(
-    root: str, binds: Sequence[Bind], overlays: Mapping[str, tuple[bytes, int]]
-) -> tuple[Placeholder, ...]:
+def enter(root: str, binds: Sequence[Bind], overlays: Mapping[str, tuple[bytes, int]]) -> tuple[Placeholder, ...]:
     """Make `root` the root of this mount namespace and furnish it; `/proc` follows in `mount_proc`.
 
     Needs a new mount namespace and umask 0. `overlays` maps absolute paths to (content, mode); they are shown

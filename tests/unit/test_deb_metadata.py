@@ -345,7 +345,8 @@ def test_meeting_knows_the_name_first(tmp_path):
 def test_names_sought_one_by_one_and_all_at_once_are_in_the_same_places(tmp_path, monkeypatch):
     monkeypatch.setattr(index_module, "_BATCH", 400)
     world = "\n\n".join(
-        f"p{at} 1\nSuggests: p{at * 7 % 40}, only-here-{at}\nDepends: p{at * 3 % 40}:any | v{at % 5} (>= 1)\nProvides: v{at % 5}"
+        f"p{at} 1\nSuggests: p{at * 7 % 40}, only-here-{at}\n"
+        f"Depends: p{at * 3 % 40}:any | v{at % 5} (>= 1)\nProvides: v{at % 5}"
         for at in range(40)
     )
     index = make_index(tmp_path, world)

@@ -117,9 +117,7 @@ def test_shipped_keys_are_the_ones_their_fingerprints_say(debian):
 
 def test_every_key_file_is_named_by_the_distribution(debian):
     folder = os.path.join(SHIPPED, "keys")
-    assert {os.path.join(folder, name) for name in os.listdir(folder)} == {
-        key.path for key in debian.keys.values()
-    }
+    assert {os.path.join(folder, name) for name in os.listdir(folder)} == {key.path for key in debian.keys.values()}
 
 
 MINE = {
@@ -128,9 +126,7 @@ MINE = {
     "format": "deb",
     "architectures": {"amd64": ["x86_64"], "arm64": []},
     "keys": {"key": {"file": "key.asc", "fingerprint": "ab" * 20, "origin": "me"}},
-    "archives": {
-        "mine": {"suites": ["{codename}", "v{version}"], "mirrors": ["http://mine.example"], "keys": ["key"]}
-    },
+    "archives": {"mine": {"suites": ["{codename}", "v{version}"], "mirrors": ["http://mine.example"], "keys": ["key"]}},
     "release": [
         {
             "version": "1",

@@ -332,9 +332,7 @@ def test_what_is_asked_for_twice_is_asked_for_once(load):
 
 def test_an_archive_of_the_distribution_is_changed_where_the_recipe_says_so(load):
     plain = load().archives[0]
-    recipe = load(
-        "[[archive]]\nname = 'debian'\nsuites = ['{codename}']\npriority = -1\ncheck-valid-until = false"
-    )
+    recipe = load("[[archive]]\nname = 'debian'\nsuites = ['{codename}']\npriority = -1\ncheck-valid-until = false")
     changed = recipe.archives[0]
     assert changed.suites == ("bookworm",)
     assert (changed.priority, changed.check_valid_until) == (-1, False)
