@@ -48,6 +48,13 @@ class Detail:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What a script or hook printed, as it came; only `-v` shows it, the log has it all."""
+
+    chunk: bytes
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something the user should know; `weakens` names a check that was switched off, for the result's record."""
 
@@ -55,7 +62,7 @@ class Warned:
     weakens: str = ""
 
 
-Event = StageStarted | Progress | StageEnded | Notice | Detail | Warned
+Event = StageStarted | Progress | StageEnded | Notice | Detail | Output | Warned
 Report = Callable[[Event], None]
 
 

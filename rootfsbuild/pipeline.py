@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from rootfsbuild.distro import Archive
 from rootfsbuild.errors import RecipeError, ScriptError, StorageError
-from rootfsbuild.events import Event, Notice, Report, StageEnded, StageStarted, Warned
+from rootfsbuild.events import Event, Notice, Output, Report, StageEnded, StageStarted, Warned
 from rootfsbuild.formats import FORMATS
 from rootfsbuild.formats.format import Blob, Format, Ground, Image
 from rootfsbuild.manifest import describe_result
@@ -202,23 +202,27 @@ def _make_root(
         overlays=format_.stand_ins,
         report=report,
     )
-    with _open_log(staging.log) as log:
+    with _open_log(staging.log) as file:
+
+        def log(output: bytes) -> None:
+            file.write(output)
+            report(Output(output))
 
         def hooks(stage: str, run: Run) -> None:
-            run_hooks(recipe.hooks, stage, staging.root, run, log.write, settings.environ, report)
+            run_hooks(recipe.hooks, stage, staging.root, run, log, settings.environ, report)
 
         format_.prepare(staging.root, image)
-        with _shell_on_failure(sandbox, settings, report), open_runner(sandbox, log.write) as run:
+        with _shell_on_failure(sandbox, settings, report), open_runner(sandbox, log) as run:
             ground = Ground(staging.root, plan, image, run, report, lambda: hooks("extracted", run))
             _install(format_, ground, sources, report)
         copy_files(staging.root, recipe.files)
         plain = replace(sandbox, overlays=format_.policy)
-        with _shell_on_failure(plain, settings, report), open_runner(plain, log.write) as run:
+        with _shell_on_failure(plain, settings, report), open_runner(plain, log) as run:
             hooks("configured", run)
         report(StageStarted("finish"))
         with edit_root(staging.root) as inside:
             format_.clean(inside, plan)
-        with open_runner(plain, log.write) as run:
+        with open_runner(plain, log) as run:
             hooks("finished", run)
         clamp_times(staging.root, plan.epoch)
         report(StageEnded("finish"))

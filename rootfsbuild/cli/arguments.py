@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -41,7 +43,20 @@ _GLOBAL_VALUES = frozenset({"--cache-dir"})
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"{self.prog} --help")
+        raise UsageError(message, hint=self._nearest(message) or f"{self.prog} --help")
+
+    def _nearest(self, message: str) -> str:
+        """Return a hint that names the options most like the ones that are not known."""
+        unknown = re.findall(r"(?<=unrecognized arguments: )--[\w-]+", message)
+        known = [*self._option_string_actions, *self._verb_options()]
+        near = [match for word in unknown for match in difflib.get_close_matches(word, known, 1)]
+        return f"did you mean {near[0]}?" if near else ""
+
+    def _verb_options(self) -> list[str]:
+        # Only the parser of all verbs hears of words that none of them took.
+        verbs = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001 - argparse gives its type no public name
+        parsers = [parser for action in verbs for parser in action.choices.values()]
+        return [option for parser in parsers for option in parser._option_string_actions]  # noqa: SLF001 - the same
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rootfsbuild.events import Detail, Event, Notice, Progress, StageEnded, StageStarted, Warned
+from rootfsbuild.events import Detail, Event, Notice, Output, Progress, StageEnded, StageStarted, Warned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +50,9 @@ class Terminal:
                 self._line(event.text)
             case Detail() if self._verbose:
                 self._line(event.text)
+            case Output() if self._verbose and not self._quiet:
+                sys.stderr.buffer.write(event.chunk)
+                sys.stderr.buffer.flush()
 
     def close(self) -> None:
         """Take a bar off the screen."""

@@ -7,44 +7,13 @@ there would resolve them, by the kernel and without a race.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rootfsbuild.errors import HostError
-
-_OPENAT2 = 437  # the same on every architecture: include/uapi/asm-generic/unistd.h
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-def open_inside(root: int, path: str | bytes, flags: int, mode: int = 0) -> int:
-    """Open `path` as a process chrooted into the directory descriptor `root` would; raises OSError.
-
-    Raises HostError where the kernel has no openat2 (before Linux 5.6) or a filter forbids it.
-    """
-    raw = os.fsencode(path).lstrip(b"/") or b"."
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    descriptor = _libc.syscall(_OPENAT2, root, raw, ctypes.byref(how), ctypes.sizeof(how))
-    if descriptor >= 0:
-        return int(descriptor)
-    code = ctypes.get_errno()
-    if code == errno.ENOSYS:
-        raise HostError(
-            "openat2(2)",
-            "the kernel or the container's filter does not have it, and without it a root cannot be edited safely",
-            hint="use Linux 5.6 or later, and a container runtime whose seccomp profile allows openat2",
-        )
-    raise OSError(code, os.strerror(code), os.fsdecode(raw))
+from rootfsbuild.rootfs.openat2 import open_inside
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import stat
 
 from rootfsbuild.errors import StorageError, TargetError
-from rootfsbuild.rootfs.beneath import open_beneath
+from rootfsbuild.rootfs.openat2 import open_beneath
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _DEEPEST = 64

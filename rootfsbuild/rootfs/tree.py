@@ -7,8 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from rootfsbuild.rootfs.beneath import open_beneath
 from rootfsbuild.rootfs.entries import Content, Entries, Entry, Kind
+from rootfsbuild.rootfs.openat2 import open_beneath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,8 @@ import pytest
 
 from rootfsbuild.errors import HostError
 from rootfsbuild.rootfs import inside as module
-from rootfsbuild.rootfs.inside import edit_root, open_inside
+from rootfsbuild.rootfs.inside import edit_root
+from rootfsbuild.rootfs.openat2 import open_inside
 
 
 @pytest.fixture

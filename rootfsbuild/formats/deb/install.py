@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from rootfsbuild.errors import PackageError
+from rootfsbuild.errors import PackageError, UnsatisfiableError
 from rootfsbuild.events import StageEnded, StageStarted
 from rootfsbuild.formats.deb.archive import open_deb
 from rootfsbuild.formats.deb.database import Unpacked, read_diversions, record_unpacked, write_list
@@ -16,7 +16,7 @@ from rootfsbuild.formats.deb.version import satisfies
 from rootfsbuild.formats.format import Blob, Ground
 from rootfsbuild.plan import Package, Plan
 from rootfsbuild.rootfs.extract import Job, Laid, extract_packages
-from rootfsbuild.rootfs.inside import edit_root
+from rootfsbuild.rootfs.inside import Inside, edit_root
 from rootfsbuild.rootfs.lay import Rules
 
 Diversions = Mapping[bytes, tuple[str, bytes]]
@@ -55,11 +55,21 @@ def install_base(ground: Ground, blobs: Iterable[Blob]) -> Mapping[str, Laid]:
     laid = _unpack(ground, blobs, {}, {})
     unpacked = _as_unpacked(ground.plan, laid)
     with edit_root(ground.root) as inside:
+        _require_dpkg(inside)
         record_unpacked(inside, unpacked)
         ground.extracted()
         run_preinsts(inside, _base_first(unpacked), ground.run, _dpkg_version(ground.plan))
     _configure(ground, len(unpacked))
     return laid
+
+
+def _require_dpkg(inside: Inside) -> None:
+    if not any(inside.exists(f"{folder}/dpkg") for folder in ("/usr/bin", "/usr/sbin", "/bin", "/sbin")):
+        raise UnsatisfiableError(
+            "a root without dpkg",
+            ("nothing in it could configure its packages",),
+            hint='variant = "essential", or include dpkg and what its scripts need; --dry-run shows the plan as it is',
+        )
 
 
 def install_more(ground: Ground, blobs: Iterable[Blob], earlier: Mapping[str, Laid]) -> Mapping[str, Laid]:

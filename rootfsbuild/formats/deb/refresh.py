@@ -56,18 +56,20 @@ def resolve_metadata(request: Request, metadata: Metadata) -> tuple[Package, ...
 def _refresh_suite(
     sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report
 ) -> tuple[Snapshot, list[Placed]]:
+    trusted = _fetch_release(sources, archive, suite, keyring, report)
     try:
-        return _read_suite(sources, archive, suite, keyring, report)
+        return _read_suite(sources, archive, suite, trusted)
     except (FetchError, IntegrityError) as error:
-        # A mirror in the middle of a push serves an index that is not its Release's: a second look is enough.
+        # A mirror in the middle of a push serves indexes that are not its Release's: the next one may be there.
         report(Detail(f"{archive.name} {suite}: {error}; reading its Release again"))
-        return _read_suite(sources, archive, suite, keyring, report)
+        again = _fetch_release(sources, archive, suite, keyring, report)
+        if again.sha256 == trusted.sha256:
+            raise
+        return _read_suite(sources, archive, suite, again)
 
 
-def _read_suite(
-    sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report
-) -> tuple[Snapshot, list[Placed]]:
-    trusted = fetch_release(
+def _fetch_release(sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report) -> Trusted:
+    return fetch_release(
         archive,
         suite,
         sources.mirrors[archive.name],
@@ -79,6 +81,9 @@ def _read_suite(
         sources.relax,
         frozen=sources.frozen,
     )
+
+
+def _read_suite(sources: Sources, archive: Archive, suite: str, trusted: Trusted) -> tuple[Snapshot, list[Placed]]:
     indexes = [
         (component, _choose_index(archive, suite, component, sources.architecture, trusted.release))
         for component in archive.components

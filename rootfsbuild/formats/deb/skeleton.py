@@ -16,6 +16,8 @@ _DIRECTORIES = (
     "/etc/apt/preferences.d",
     "/etc/apt/sources.list.d",
     "/etc/dpkg/dpkg.cfg.d",
+    "/proc",
+    "/sys",
     "/var/cache/apt/archives/partial",
     "/var/lib/apt/lists/partial",
     "/var/log/apt",
