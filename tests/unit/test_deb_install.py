@@ -100,6 +100,22 @@ def test_a_preinst_waits_until_its_pre_depends_are_configured(tmp_path):
     assert waves(site) == [["a", "d"], ["b"], ["c"]]
 
 
+def test_a_package_waits_for_what_it_depends_on(tmp_path):
+    # As bookworm's python3-distutils, which would be configured when python3 is not there yet.
+    site = Site(tmp_path).add("libc6")
+    site.add("minimal", wave=1, depends=("libc6",))
+    site.add("lib2to3", wave=1, depends=("python",)).add("distutils", wave=1, depends=("lib2to3",))
+    site.add("python", scripts={"preinst": SCRIPT}, wave=1, depends=("minimal",), pre_depends=("minimal",))
+    assert waves(site) == [["minimal"], ["lib2to3", "distutils", "python"]]
+
+
+def test_a_circle_of_pre_depends_comes_to_an_end(tmp_path):
+    site = Site(tmp_path)
+    site.add("a", scripts={"preinst": SCRIPT}, wave=1, depends=("b",), pre_depends=("b",))
+    site.add("b", wave=1, depends=("a",))
+    assert sorted(name for group in waves(site) for name in group) == ["a", "b"]
+
+
 def test_pre_depends_on_the_base_are_met_already(tmp_path):
     site = Site(tmp_path).add("libc6").add("a", scripts={"preinst": SCRIPT}, wave=1, pre_depends=("libc6",))
     assert waves(site) == [["a"]]

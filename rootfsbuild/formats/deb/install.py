@@ -30,16 +30,25 @@ def split_waves(plan: Plan, blobs: Mapping[str, str]) -> tuple[tuple[Package, ..
     """Split what comes after the base into as few groups as Pre-Depends allows.
 
     A package whose preinst runs before its files are laid down needs its Pre-Depends configured by then
-    (Debian Policy 7.2); without a preinst nothing of it runs that early.
+    (Debian Policy 7.2); without a preinst nothing of it runs that early. A group is configured before the next is
+    unpacked, so that none may depend on a later one.
     """
-    levels: dict[str, int] = {}
-    for package in plan.packages:
-        if package.wave == 0:
-            levels[package.name] = 0
-        elif package.pre_depends and _has_preinst(package, blobs[package.name]):
-            levels[package.name] = 1 + max(levels.get(name, 0) for name in package.pre_depends)
-        else:
-            levels[package.name] = 1
+    later = [package for package in plan.packages if package.wave > 0]
+    early = {package.name for package in later if package.pre_depends and _has_preinst(package, blobs[package.name])}
+    levels = {package.name: min(package.wave, 1) for package in plan.packages}
+    for _ in later:  # more rounds than packages would need a cycle that no order meets
+        before = dict(levels)
+        for package in later:
+            behind = package.pre_depends if package.name in early else ()
+            levels[package.name] = max(
+                [
+                    levels[package.name],
+                    *(levels.get(name, 0) for name in package.depends),
+                    *(1 + levels.get(name, 0) for name in behind),
+                ]
+            )
+        if levels == before:
+            break
     groups = [
         tuple(package for package in plan.packages if levels[package.name] == level)
         for level in range(1, max(levels.values(), default=0) + 1)
