@@ -59,10 +59,15 @@ def _print_error(error: RootfsbuildError) -> None:
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Turn the signals that ask a program to stop into an exception, once: what follows is taking down."""
+    """Turn the signals that ask a program to stop into an exception, once: what follows is taking down.
+
+    They stay ignored then, to the end of the program, so that a second one cannot change its exit status.
+    """
+    stopped = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
+        stopped.append(number)
         for each in STOPPING:
             signal.signal(each, signal.SIG_IGN)
         raise InterruptedBuildError(number)
@@ -82,5 +87,5 @@ def _signals_raise() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = sys.__unraisablehook__
-        for number, handler in before.items():
+        for number, handler in before.items() if not stopped else ():
             signal.signal(number, handler)

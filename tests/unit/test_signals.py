@@ -112,3 +112,21 @@ sys.exit(cli.main([]))
 def test_a_signal_in_a_finalizer_is_not_lost():
     done = subprocess.run([sys.executable, "-c", LOST_IN_A_FINALIZER], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "error: stopped by signal 2\n")
+
+
+LATE = """
+import os, signal, sys
+from rootfsbuild import cli
+def work(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    sum(range(1000))
+cli._dispatch = work
+status = cli.main([])
+os.kill(os.getpid(), signal.SIGINT)
+sys.exit(status)
+"""
+
+
+def test_a_second_signal_does_not_change_the_exit_status():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "error: stopped by signal 15\n")
