@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
@@ -76,14 +78,21 @@ def _run_outside(
     hook: Hook, root: str, log: Callable[[bytes], object], environment: Mapping[str, str]
 ) -> tuple[int, tuple[str, ...]]:
     shell = shutil.which("sh") or "/bin/sh"
-    done = subprocess.run(  # noqa: S603 - running the user's own command is what an outside hook is
+    with subprocess.Popen(  # noqa: S603 - running the user's own command is what an outside hook is
         [shell, "-e", "-c", hook.run],
         cwd=hook.folder,
         env={**environment, "ROOTFSBUILD_ROOT": root},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        check=False,
-    )
-    log(done.stdout)
-    return done.returncode, tuple(done.stdout.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:])
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            # With what it started: a build that is stopped leaves nothing running.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    log(output)
+    return process.returncode, tuple(output.decode("utf-8", "replace").splitlines()[-_TAIL_LINES:])

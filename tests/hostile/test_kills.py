@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import pathlib
 import random
@@ -235,6 +236,21 @@ def test_sigint_at_any_moment(place, undisturbed, as_from_a_terminal):
 @pytest.mark.parametrize("part", [0.3, 0.8])
 def test_gentle_signals(place, undisturbed, signals, part):
     interrupt(place, part * undisturbed.seconds, signals, group=False)
+
+
+@GENTLE
+def test_a_hook_outside_ends_with_all_it_started(place):
+    started = place.folder / "started"
+    (place.folder / "recipe.toml").write_text(
+        f'{RECIPE}[[hook]]\nstage = "extracted"\nwhere = "outside"\nrun = "sleep 999 & touch started; wait"\n'
+    )
+    hooked = dataclasses.replace(place, recipe=place.folder / "recipe.toml")
+    builder = hooked.build()
+    wait_until(started.exists, 60)
+    builder.send_signal(signal.SIGTERM)
+    _, errors = builder.communicate(timeout=60)
+    assert builder.returncode == 128 + signal.SIGTERM, errors.decode()
+    hooked.check_nothing_left()
 
 
 def interrupt(place, moment, signals, *, group):
