@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import dataclasses
@@ -80,7 +81,7 @@ class Place:
     folder: pathlib.Path
     recipe: pathlib.Path
     store: pathlib.Path
-    mounts: frozenset
+    mounts: collections.Counter
     children: frozenset
     words: tuple = ()
 
@@ -105,7 +106,11 @@ class Place:
         assert not os.path.lexists(self.target)
         # What the kernel does after a SIGKILL of the builder, it does in its own time.
         wait_until(lambda: not self.processes(), 5)
-        wait_until(lambda: not mounts() - self.mounts, 5)
+        wait_until(lambda: not self.added_mounts(), 5)
+
+    def added_mounts(self):
+        added = mounts() - self.mounts
+        return [point for _, point in added if point.startswith(f"{self.folder}/") or not is_elsewhere(point)]
 
     def processes(self):
         """Return what is left of a build: the orphans that came to us, and whatever is at work on its folder."""
@@ -129,14 +134,19 @@ class Place:
 def place(ground, store, request):
     folder = ground / request.node.name
     folder.mkdir()
-    yield Place(folder, ground / "recipe.toml", store, frozenset(mounts()), frozenset(children()))
+    yield Place(folder, ground / "recipe.toml", store, mounts(), frozenset(children()))
     remove_tree(str(folder))
 
 
 def mounts():
-    """Return what is mounted where, without the numbers, which the kernel gives anew all the time."""
+    """Return what is mounted where and how often, without the numbers, which the kernel gives anew each time."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        return {tuple(line.split()[3:5]) for line in file}
+        return collections.Counter(tuple(line.split()[3:5]) for line in file)
+
+
+def is_elsewhere(point):
+    """Tell whether a mount lies in a temporary folder: debootstrap and others mount there, at the same time."""
+    return point.startswith(("/dev/shm/", f"{os.path.realpath(tempfile.gettempdir())}/"))
 
 
 def children():
@@ -182,6 +192,19 @@ def test_a_running_build_is_seen(place):
         builder.send_signal(signal.SIGTERM)
         builder.communicate()
     place.check_nothing_left()
+
+
+@GENTLE
+def test_a_mount_is_seen(place):
+    # The search would be worth nothing if it could not find one.
+    here = place.folder / "here"
+    here.mkdir()
+    subprocess.run(["mount", "--bind", here, here], check=True)
+    try:
+        assert place.added_mounts() == [str(here)]
+    finally:
+        subprocess.run(["umount", here], check=True)
+    assert place.added_mounts() == []
 
 
 @GENTLE
@@ -284,7 +307,7 @@ def start_over(place):
 def test_sigkill_while_packages_arrive(place, undisturbed, tmp_path):
     with filling_mirror("debian") as debian, filling_mirror("debian-security") as security:
         words = ("--mirror", f"debian={debian.url}", "--mirror", f"debian-security={security.url}")
-        cold = Place(place.folder, place.recipe, tmp_path / "store", frozenset(mounts()), frozenset(children()), words)
+        cold = Place(place.folder, place.recipe, tmp_path / "store", mounts(), frozenset(children()), words)
         for moment in moments(undisturbed.seconds, 13, 6):
             builder = cold.build()
             with contextlib.suppress(subprocess.TimeoutExpired):
