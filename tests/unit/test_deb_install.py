@@ -11,8 +11,9 @@ from making.extracting import needs_root
 from making.plans import make_package, make_plan
 from making.tars import Directory, File, Link
 
-from rootfsbuild.errors import FileConflictError, PackageError, ScriptError
+from rootfsbuild.errors import FileConflictError, PackageError, ScriptError, UnsatisfiableError
 from rootfsbuild.events import ignore
+from rootfsbuild.formats.deb import install
 from rootfsbuild.formats.deb.database import ADMIN, create_database
 from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
 from rootfsbuild.formats.format import Ground, Image
@@ -21,6 +22,15 @@ from rootfsbuild.rootfs.inside import edit_root
 from rootfsbuild.rootfs.runner import Ended
 
 SCRIPT = "#!/bin/sh\nexit 0\n"
+
+
+REQUIRE_DPKG = install._require_dpkg
+
+
+@pytest.fixture(autouse=True)
+def _without_dpkg(monkeypatch):
+    """Let a sandbox that only notes what it is asked to run do with packages among which is no dpkg."""
+    monkeypatch.setattr(install, "_require_dpkg", lambda _inside: None)
 
 
 class Site:
@@ -385,3 +395,12 @@ def test_root_and_database_are_those_that_dpkg_makes(tmp_path):
         assert (done.returncode, done.stderr) == (0, b"")
     assert parse_status(site.admin("status")) == parse_status((theirs / "var/lib/dpkg/status").read_text())
     assert compared(site.root) == compared(theirs)
+
+
+def test_a_root_without_dpkg_is_refused(tmp_path):
+    with edit_root(str(tmp_path)) as inside:
+        with pytest.raises(UnsatisfiableError, match="dpkg"):
+            REQUIRE_DPKG(inside)
+        inside.make_directory("/usr/bin")
+        inside.write("/usr/bin/dpkg", b"", 0o755)
+        REQUIRE_DPKG(inside)
