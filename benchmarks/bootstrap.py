@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import http.server
+import importlib.util
 import os
 import re
 import resource
@@ -174,7 +175,10 @@ def run(command: Sequence[str], work: str) -> Timed:
 def report(results: dict[str, list[Timed]], work: str, release: str) -> None:
     """Print medians, and the ratio to us of each run beside its neighbour."""
     kind = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True, check=True).stdout.strip()
-    print(f"minbase {release}, directory on {kind}, {os.cpu_count()} cores, {len(results['mmdebstrap'])} runs")
+    xz = "lzma_mt" if importlib.util.find_spec("lzma_mt") else "the standard library"
+    print(
+        f"minbase {release}, directory on {kind}, {os.cpu_count()} cores, {len(results['mmdebstrap'])} runs, xz by {xz}"
+    )
     print(f"{'':<24}  wall s   cpu s  memory MB  wall / mmdebstrap's, run by run")
     for name, runs in results.items():
         ratios = [mine.wall / peer.wall for mine, peer in zip(runs, results["mmdebstrap"], strict=True)]
