@@ -13,6 +13,7 @@ import re
 import sqlite3
 import tempfile
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -174,12 +175,12 @@ class Index:
 
     def _build(self) -> sqlite3.Connection:
         try:
-            return _build_file(self.blob, self.sha256, self.cache)
+            database, self._text = _build_file(self.blob, self.sha256, self.cache)
         except (OSError, sqlite3.Error):
             # A full or read-only disk costs memory and time, never the build.
             database = sqlite3.connect(":memory:", check_same_thread=False)
-            _fill(database, self.blob, self.sha256)
-            return database
+            self._text = _fill(database, self.blob, self.sha256)
+        return database
 
 
 def load_index(blob: str, sha256: str, cache: str) -> Index:
@@ -215,13 +216,13 @@ def _open(path: str, sha256: str) -> sqlite3.Connection | None:
     return database if found == [(sha256, paragraphs, pieces)] else None
 
 
-def _build_file(blob: str, sha256: str, cache: str) -> sqlite3.Connection:
+def _build_file(blob: str, sha256: str, cache: str) -> tuple[sqlite3.Connection, list[bytes]]:
     os.makedirs(cache, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f"{sha256}.", suffix=".part", dir=cache)
     os.close(handle)
     try:
         with contextlib.closing(sqlite3.connect(temporary)) as database:
-            _fill(database, blob, sha256)
+            text = _fill(database, blob, sha256)
         path = _path(cache, sha256)
         os.replace(temporary, path)
     except BaseException:
@@ -231,28 +232,36 @@ def _build_file(blob: str, sha256: str, cache: str) -> sqlite3.Connection:
     opened = _open(path, sha256)
     if opened is None:
         raise OSError(f"{path} cannot be read back")
-    return opened
+    return opened, text
 
 
-def _fill(database: sqlite3.Connection, blob: str, sha256: str) -> None:
+def _fill(database: sqlite3.Connection, blob: str, sha256: str) -> list[bytes]:
+    """Write everything about the file `blob`, and return its text in pieces."""
     import zstandard  # noqa: PLC0415 - not needed where the index is made already
 
     database.executescript(_TABLES)
     # With a checksum: a paragraph that a disk damaged must not be taken for what the archive says.
     encoder = zstandard.ZstdCompressor(level=1, write_checksum=True)
-    paragraphs = pieces = 0
-    with contextlib.closing(_ahead(_read(blob))) as text:
+    pieces: list[bytes] = []
+    packed: list[Future[bytes]] = []
+    paragraphs = 0
+    # Decoder and encoder work outside Python's lock, beside the cutting.
+    with ThreadPoolExecutor(1) as beside, contextlib.closing(_ahead(_read(blob))) as text:
         for piece in _batches(text, blob):
-            rows = _cut(piece, paragraphs, pieces, blob)
-            database.execute("INSERT INTO piece VALUES (?, ?, ?)", (pieces, len(piece), encoder.compress(piece)))
+            packed.append(beside.submit(encoder.compress, piece))
+            rows = _cut(piece, paragraphs, len(pieces), blob)
             database.executemany("INSERT INTO paragraph VALUES (?, ?, ?, ?, ?)", rows.paragraphs)
             database.executemany("INSERT INTO provided VALUES (?, ?)", rows.provided)
             database.executemany("INSERT INTO notable VALUES (?)", rows.notable)
             paragraphs += len(rows.paragraphs)
-            pieces += 1
-    database.executescript(_INDEXES)
-    database.execute("INSERT INTO about VALUES (?, ?, ?)", (sha256, paragraphs, pieces))
+            pieces.append(piece)
+        database.executescript(_INDEXES)
+        sizes = enumerate(map(len, pieces))
+        rows_of_text = ((number, size, packed[number].result()) for number, size in sizes)
+        database.executemany("INSERT INTO piece VALUES (?, ?, ?)", rows_of_text)
+    database.execute("INSERT INTO about VALUES (?, ?, ?)", (sha256, paragraphs, len(pieces)))
     database.commit()
+    return pieces
 
 
 def _read(blob: str) -> Iterator[bytes]:
