@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
         unknown = re.findall(r"(?<=unrecognized arguments: )--[\w-]+", message)
         known = [*self._option_string_actions, *self._verb_options()]
         near = [match for word in unknown for match in difflib.get_close_matches(word, known, 1)]
-        return f"did you mean {near[0]}?" if near else ""
+        return f"did you mean {near[0]}? {self.prog} --help lists them" if near else ""
 
     def _verb_options(self) -> list[str]:
         # Only the parser of all verbs hears of words that none of them took.

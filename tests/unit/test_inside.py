@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from rootfsbuild.errors import HostError
-from rootfsbuild.rootfs import inside as module
+from rootfsbuild.rootfs import openat2 as module
 from rootfsbuild.rootfs.inside import edit_root
 from rootfsbuild.rootfs.openat2 import open_inside
 
