@@ -1,6 +1,6 @@
 """A result appears at its place complete or not at all, and only where nothing of the user's can be lost.
 
-While it is made it lies in `.NAME.rootfsbuild-XXXXXXXX` beside the target, a directory that only its owner
+While it is made it lies in `.NAME.rootfsbuild-` and eight digits beside the target, a directory that only its owner
 can enter and on which the builder holds a lock. A staging directory that nobody holds belongs to a build
 that was killed, and the next build deletes it.
 """
