@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MOUNT_POINTS = ("proc", "sys", "dev", "run", "tmp")
+COVERED = "/run/covered"
+"""Below it a command finds the programs that overlays cover, by their paths."""
+
 _STAGE = "/proc"  # free until the pid namespace has its first process
 _LATER = "/dev/shm"
 _NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
@@ -91,7 +94,8 @@ def enter(root: str, binds: Sequence[Bind], overlays: Mapping[str, tuple[bytes, 
     """Make `root` the root of this mount namespace and furnish it; `/proc` follows in `mount_proc`.
 
     Needs a new mount namespace and umask 0. `overlays` maps absolute paths to (content, mode); they are shown
-    read-only in place of what is there. Returns what had to be made, for `remove`. Raises OSError.
+    read-only in place of what is there, which stays in reach below COVERED if it is a program. Returns what had to
+    be made, for `remove`. Raises OSError.
     """
     mount("none", "/", flags=RECURSIVE | PRIVATE)
     mount(root, root, flags=BIND)
@@ -105,9 +109,22 @@ def enter(root: str, binds: Sequence[Bind], overlays: Mapping[str, tuple[bytes, 
     made: list[Placeholder] = []
     for number, bind in enumerate(binds):
         made += _show(f"{_STAGE}/bind{number}", bind.target, writable=bind.writable)
-    for number, path in enumerate(overlays):
+    for number, (path, (_, mode)) in enumerate(overlays.items()):
+        if mode & stat.S_IXUSR and os.path.isfile(path):
+            _keep_within_reach(path)
         made += _show(f"{_STAGE}/overlay{number}", path, writable=False)
     return tuple(made)
+
+
+def _keep_within_reach(path: str) -> None:
+    """Show a program that is about to be covered below COVERED, for its stand-in to hand on to."""
+    place = COVERED + path
+    for end in (at for at in range(len(COVERED), len(place)) if place[at] == "/"):
+        if not os.path.isdir(place[:end]):
+            _make(place[:end], directory=True)
+    _make(place, directory=False)
+    mount(os.path.realpath(path), place, flags=BIND)
+    _protect(place)
 
 
 def _without_devices(root: str) -> None:

@@ -6,9 +6,10 @@ from rootfsbuild.formats.deb.cleanup import clean
 from rootfsbuild.formats.deb.explain import why
 from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
 from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
-from rootfsbuild.formats.deb.scripts import POLICY, STAND_INS, script_environment
+from rootfsbuild.formats.deb.scripts import script_environment
 from rootfsbuild.formats.deb.skeleton import prepare
 from rootfsbuild.formats.deb.sourcelist import localise_sources, source_list
+from rootfsbuild.formats.deb.standins import POLICY, STAND_INS
 from rootfsbuild.formats.format import Format
 
 DEB = Format(

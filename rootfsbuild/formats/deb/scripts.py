@@ -20,23 +20,6 @@ _SCRIPT_FAILED = re.compile(
 )
 
 
-# invoke-rc.d asks it whether a service may start; 101 means no.
-POLICY = {"/usr/sbin/policy-rc.d": (b"#!/bin/sh\nexit 101\n", 0o755)}
-
-# What maintainer scripts see in place of the root's own programs while the root is made. Paths that are covered so
-# cannot be replaced, which no first installation does.
-STAND_INS = {
-    **POLICY,
-    # Scripts that start daemons by hand do it through this.
-    "/usr/sbin/start-stop-daemon": (b"#!/bin/sh\nexit 0\n", 0o755),
-    # Told that it is in a chroot, libc6's postinst does not ask an init that is not there to restart, and wait for it.
-    "/usr/bin/ischroot": (b"#!/bin/sh\nexit 0\n", 0o755),
-    # dpkg-maintscript-helper(1) mends what an older version left behind. In a root that was empty there is no older
-    # version, so each of its actions ends without doing anything, after some fifteen processes.
-    "/usr/bin/dpkg-maintscript-helper": (b"#!/bin/sh\nexit 0\n", 0o755),
-}
-
-
 def script_environment(epoch: int) -> dict[str, str]:
     """Return the whole environment of scripts: what mmdebstrap sets, the build's time, nothing of the host."""
     return {
