@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
@@ -64,7 +65,9 @@ def make_plan(recipe: Recipe, settings: Settings, report: Report) -> Plan:
     Raises FetchError, UntrustedError, IntegrityError, UnsatisfiableError or RecipeError.
     """
     with _open_sources(recipe, settings, report) as sources:
-        return _resolve(recipe, sources, settings, report)
+        plan, keep = _resolve(recipe, sources, settings, report)
+        keep()
+    return plan
 
 
 def explain(recipe: Recipe, package: str, settings: Settings, report: Report) -> Sequence[str]:
@@ -75,7 +78,8 @@ def explain(recipe: Recipe, package: str, settings: Settings, report: Report) ->
 def build(recipe: Recipe, target: str, settings: Settings, report: Report) -> Result:
     """Build a recipe into `target`, which appears complete or not at all.
 
-    Raises any error of the family; whatever was made until then is taken down again.
+    Raises any error of the family; whatever was made until then is taken down again. A signal's exception that
+    is raised after `Published` was reported leaves the result where it is.
     """
     output = choose_output(target)
     check_host()
@@ -83,11 +87,12 @@ def build(recipe: Recipe, target: str, settings: Settings, report: Report) -> Re
         target, force=settings.force, keep=settings.keep, warn=lambda text: report(Warned(text))
     ) as staging:
         with _open_sources(recipe, settings, report) as sources:
-            plan = _resolve(recipe, sources, settings, report)
-            _make_root(recipe, plan, sources, staging, settings, report)
+            plan, keep = _resolve(recipe, sources, settings, report)
+            with _beside(keep) as idle:
+                _make_root(recipe, plan, sources, staging, settings, idle, report)
         report(StageStarted("publish"))
         output.write(staging.root, staging.result, plan.epoch)
-        manifest = staging.publish(describe_result(recipe.name, plan))
+        manifest = staging.publish(describe_result(recipe.name, plan), report)
         report(StageEnded("publish"))
     report(Notice(f"{target}: {len(plan.packages)} packages, {recipe.distro} {recipe.release} {recipe.arch}"))
     return Result(staging.target, manifest, plan)
@@ -144,7 +149,8 @@ def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirr
     )
 
 
-def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Report) -> Plan:
+def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Report) -> tuple[Plan, Callable[[], None]]:
+    """Return the plan, and what writes down the metadata that it was made from."""
     format_ = _format(recipe)
     weakened: set[str] = set()
 
@@ -160,7 +166,7 @@ def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Repor
     report(StageStarted("resolve"))
     packages = format_.resolve(request, metadata)
     report(StageEnded("resolve"))
-    return Plan(
+    plan = Plan(
         format=format_.name,
         distro=recipe.distro,
         release=recipe.release,
@@ -170,6 +176,23 @@ def _resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Repor
         epoch=_epoch(settings, [snapshot.date for snapshot in metadata.snapshots]),
         weakened=tuple(sorted(weakened)),
     )
+    return plan, metadata.keep
+
+
+@contextlib.contextmanager
+def _beside(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Yield what starts `work` in a thread, once; it has ended when the block ends."""
+    thread = threading.Thread(target=work, daemon=True)
+
+    def start() -> None:
+        if thread.ident is None:
+            thread.start()
+
+    try:
+        yield start
+    finally:
+        if thread.ident is not None:
+            thread.join()
 
 
 def _epoch(settings: Settings, dates: Sequence[int]) -> int:
@@ -183,7 +206,13 @@ def _epoch(settings: Settings, dates: Sequence[int]) -> int:
 
 
 def _make_root(
-    recipe: Recipe, plan: Plan, sources: Sources, staging: Staging, settings: Settings, report: Report
+    recipe: Recipe,
+    plan: Plan,
+    sources: Sources,
+    staging: Staging,
+    settings: Settings,
+    idle: Callable[[], None],
+    report: Report,
 ) -> None:
     format_ = _format(recipe)
     image = Image(
@@ -213,7 +242,7 @@ def _make_root(
 
         format_.prepare(staging.root, image)
         with _shell_on_failure(sandbox, settings, report), open_runner(sandbox, log) as run:
-            ground = Ground(staging.root, plan, image, run, report, lambda: hooks("extracted", run))
+            ground = Ground(staging.root, plan, image, run, report, lambda: hooks("extracted", run), idle)
             _install(format_, ground, sources, report)
         copy_files(staging.root, recipe.files)
         plain = replace(sandbox, overlays=format_.policy)

@@ -44,6 +44,8 @@ class Ground:
     report: Report
     extracted: Callable[[], None]
     """Called once, when the base's files lie in the root and before any script runs."""
+    idle: Callable[[], None]
+    """Called whenever a core has nothing to do for a second: scripts run one at a time."""
 
 
 class Metadata(Protocol):
@@ -52,6 +54,9 @@ class Metadata(Protocol):
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:
         """What was trusted to say so."""
+
+    def keep(self) -> None:
+        """Write down what was read, for the next build: work for a core that is idle; failing costs nothing."""
 
 
 M = TypeVar("M", bound=Metadata)

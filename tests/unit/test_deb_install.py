@@ -63,7 +63,9 @@ class Site:
     def ground(self):
         image = Image("amd64", self.links, "", "", self.exclude, self.keep)
         plan = make_plan(*self.packages)
-        return Ground(str(self.root), plan, image, self.run, ignore, lambda: self.story.append("extracted"))
+        return Ground(
+            str(self.root), plan, image, self.run, ignore, lambda: self.story.append("extracted"), lambda: None
+        )
 
     def run(self, argv, *, extra_env):
         self.story.append((extra_env.get("DPKG_MAINTSCRIPT_PACKAGE", ""), os.path.basename(argv[0])))
@@ -187,7 +189,9 @@ def test_scripts_learn_the_version_of_the_dpkg_that_is_installed(tmp_path):
         environments.append(extra_env)
         return Ended(0, ())
 
-    install_base(Ground(ground.root, ground.plan, ground.image, run, ignore, lambda: None), site._chosen(0))
+    install_base(
+        Ground(ground.root, ground.plan, ground.image, run, ignore, lambda: None, lambda: None), site._chosen(0)
+    )
     assert environments[0]["DPKG_RUNNING_VERSION"] == "1.22.6"
 
 

@@ -14,6 +14,8 @@ from making.universe import make_index, make_universe, write_packages
 
 from rootfsbuild.errors import UntrustedError
 from rootfsbuild.formats.deb import index as index_module
+from rootfsbuild.formats.deb import naming as naming_module
+from rootfsbuild.formats.deb import paragraphs as paragraphs_module
 from rootfsbuild.formats.deb.metadata import load_index
 from rootfsbuild.formats.deb.relations import Alternative, parse_relations
 
@@ -107,7 +109,7 @@ def test_prose_is_dropped_and_nothing_else(tmp_path):
 
 
 def test_paragraphs_across_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "_BATCH", 300)
+    monkeypatch.setattr(paragraphs_module, "_BATCH", 300)
     world = "\n\n".join(f"p{number} 1\nProvides: v" for number in range(40))
     index = make_index(tmp_path, world)
     assert [paragraph.number for paragraph in index.providers("v")] == list(range(1, 41))
@@ -130,11 +132,11 @@ def test_garbage_is_refused_and_leaves_nothing(tmp_path, content, problem):
     with pytest.raises(UntrustedError, match=problem) as caught:
         load_index(path, digest, cache)
     assert caught.value.rule == "malformed"
-    assert os.listdir(cache) == []
+    assert not os.path.exists(cache)
 
 
 def test_an_index_that_expands_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "LIMIT", 1 << 20)
+    monkeypatch.setattr(paragraphs_module, "LIMIT", 1 << 20)
     content = lzma.compress(write_packages(WORLD).encode() + b"\n" * (4 << 20))
     before = threading.active_count()
     with pytest.raises(UntrustedError, match="expands to more"):
@@ -143,7 +145,7 @@ def test_an_index_that_expands_without_end_is_refused(tmp_path, monkeypatch):
 
 
 def test_an_endless_paragraph_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "_LONGEST", 1 << 20)
+    monkeypatch.setattr(paragraphs_module, "_LONGEST", 1 << 20)
     before = threading.active_count()
     with pytest.raises(UntrustedError, match="longer than"):
         load_index(*store(tmp_path, b"Package: a\n" + b"X: y\n" * (1 << 20)))
@@ -166,9 +168,56 @@ def test_several_empty_lines_are_one(tmp_path):
 
 def test_the_cache_is_used(tmp_path):
     path, digest, cache = store(tmp_path, write_packages(WORLD).encode())
-    load_index(path, digest, cache)
+    load_index(path, digest, cache).keep()
     os.unlink(path)
     assert load_index(path, digest, cache).names() == ["awk", "libc6", "mawk", "tool"]
+
+
+def test_what_was_sought_is_kept_too(tmp_path, monkeypatch):
+    path, digest, cache = store(tmp_path, write_packages(WORLD).encode())
+    index = load_index(path, digest, cache)
+    found = [index.first_named("awk"), index.first_named("nowhere"), index.qualified("any")]
+    assert found == [(0, 0, 2), None, {"perl"}]
+    index.keep()
+    again = load_index(path, digest, cache)
+    more = again.first_named("libc6")
+    assert more is not None
+    again.keep()
+    # From here on the text is not read any more.
+    monkeypatch.setattr(index_module, "find_name", None)
+    monkeypatch.setattr(index_module, "find_qualified", None)
+    third = load_index(path, digest, cache)
+    assert [third.first_named("awk"), third.first_named("nowhere"), third.qualified("any")] == found
+    assert third.first_named("libc6") == more
+    assert third.paragraphs("libc6") == index.paragraphs("libc6")
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_when_many_names_are_sought_all_are_found_and_kept(tmp_path, monkeypatch, first):
+    monkeypatch.setattr(index_module, "_FEW", 2)
+    path, digest, cache = store(tmp_path, write_packages(WORLD).encode())
+    names = ["tool", "libc6", "perl", "nowhere", "awk", "perl:any", "mawk"]
+    one_by_one = [naming_module.find_name([write_packages(WORLD).encode()], name) for name in names]
+    index = load_index(path, digest, cache)
+    assert [index.first_named(name) for name in names[:first]] == one_by_one[:first]
+    index.keep()
+    index = load_index(path, digest, cache)
+    assert [index.first_named(name) for name in names] == one_by_one
+    index.keep()
+    monkeypatch.setattr(index_module, "find_all_names", None)
+    index = load_index(path, digest, cache)
+    assert [index.first_named(name) for name in names] == one_by_one
+    assert len(os.listdir(cache)) == 1
+
+
+def test_nothing_new_is_nothing_to_write(tmp_path):
+    path, digest, cache = store(tmp_path, write_packages(WORLD).encode())
+    load_index(path, digest, cache).keep()
+    (name,) = os.listdir(cache)
+    before = os.stat(os.path.join(cache, name))
+    load_index(path, digest, cache).keep()
+    after = os.stat(os.path.join(cache, name))
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
 def damage_nothing_left(path):
@@ -201,25 +250,36 @@ def damage_kind(path):
 @pytest.mark.parametrize("damage", [damage_nothing_left, damage_half, damage_text, damage_digest, damage_kind])
 def test_a_damaged_cache_is_made_again(tmp_path, damage):
     path, digest, cache = store(tmp_path, write_packages(WORLD).encode())
-    load_index(path, digest, cache)
+    load_index(path, digest, cache).keep()
     (name,) = os.listdir(cache)
     damage(os.path.join(cache, name))
     index = load_index(path, digest, cache)
     (paragraph,) = index.paragraphs("libc6")
     assert b"Version: 2.36" in paragraph.text
     assert len(index.notable()) == 2
+    index.keep()
+    if damage is not damage_kind:
+        os.unlink(path)
+        assert len(load_index(path, digest, cache).notable()) == 2
 
 
 def test_without_a_place_for_the_cache(tmp_path):
     path, digest, _ = store(tmp_path, write_packages(WORLD).encode())
     index = load_index(path, digest, os.path.join(path, "under-a-file"))
     assert [paragraph.name for paragraph in index.paragraphs("tool")] == ["tool"]
+    index.keep()
 
 
 def test_many_writers_at_once(tmp_path):
     path, digest, cache = store(tmp_path, write_packages(WORLD).encode())
     found = []
-    threads = [threading.Thread(target=lambda: found.append(load_index(path, digest, cache).names())) for _ in range(6)]
+
+    def read():
+        index = load_index(path, digest, cache)
+        found.append(index.names())
+        index.keep()
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -343,7 +403,7 @@ def test_meeting_knows_the_name_first(tmp_path):
 
 
 def test_names_sought_one_by_one_and_all_at_once_are_in_the_same_places(tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "_BATCH", 400)
+    monkeypatch.setattr(paragraphs_module, "_BATCH", 400)
     world = "\n\n".join(
         f"p{at} 1\nSuggests: p{at * 7 % 40}, only-here-{at}\n"
         f"Depends: p{at * 3 % 40}:any | v{at % 5} (>= 1)\nProvides: v{at % 5}"

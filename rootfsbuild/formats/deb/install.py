@@ -104,6 +104,7 @@ def install_more(ground: Ground, blobs: Iterable[Blob], earlier: Mapping[str, La
 
 def _configure(ground: Ground, count: int) -> None:
     ground.report(StageStarted("configure", count, "packages"))
+    ground.idle()
     configure(ground.run)
     ground.report(StageEnded("configure"))
 

@@ -31,6 +31,11 @@ class Metadata:
     universe: Universe
     snapshots: tuple[Snapshot, ...]
 
+    def keep(self) -> None:
+        """Write down what was read and sought in the indexes, for the next build."""
+        for placed in self.universe.placed:
+            placed.index.keep()
+
 
 def refresh(sources: Sources, report: Report) -> Metadata:
     """Fetch and verify every suite of every archive.
