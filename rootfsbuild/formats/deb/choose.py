@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rootfsbuild.formats.deb.repair import repair
-from rootfsbuild.formats.deb.walk import DEEPEST, Chosen, Lookup, Walk
+from rootfsbuild.formats.deb.walk import DEEPEST, Chosen, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rootfsbuild.formats.deb.metadata import Deb, Universe
+    from rootfsbuild.formats.deb.options import Lookup
 
 _FRAMES = 4 * DEEPEST + 1000
 

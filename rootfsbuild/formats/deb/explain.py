@@ -6,7 +6,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import UnsatisfiableError
-from rootfsbuild.formats.deb.walk import NEGATIVE
+from rootfsbuild.formats.deb.options import NEGATIVE
 from rootfsbuild.plan import Why
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rootfsbuild.formats.deb.walk import HARD, NEGATIVE, State, Walk
+from rootfsbuild.formats.deb.options import HARD, NEGATIVE, State
+from rootfsbuild.formats.deb.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -36,6 +37,7 @@ class _Repair:
 
     def __init__(self, walk: Walk, requested: Collection[str]) -> None:
         self.walk = walk
+        self.options = walk.options
         self.universe = walk.universe
         self.requested = frozenset(requested)
         self.tried: set[str] = set()
@@ -68,7 +70,7 @@ class _Repair:
 
     def _is_broken(self, name: str) -> bool:
         deb = self.walk.state(name).install
-        return deb is not None and not all(self.walk.is_kept(deb, relation) for relation in _critical(deb))
+        return deb is not None and not all(self.options.is_kept(deb, relation) for relation in _critical(deb))
 
     # One broken package.
 
@@ -90,7 +92,7 @@ class _Repair:
         known = len(doomed)
         restored = False
         for alternative in relation.alternatives:
-            if self.walk.is_kept(deb, relation):
+            if self.options.is_kept(deb, relation):
                 return True
             targets = list(self._targets(deb, relation, alternative))
             if not targets and not state.protected and relation.field not in NEGATIVE:
@@ -135,7 +137,7 @@ class _Repair:
                 if self._try(target.name):
                     self.scores[target.name] = min(self._score(target.name), self._score(deb.name))
                     return False
-            elif relation.field == "Breaks" and not self.walk.had_option(deb, relation):
+            elif relation.field == "Breaks" and not self.options.had_option(deb, relation):
                 self.walk.mark(target.name, 0, follow=False)
             elif not other.protected:
                 doomed.append(target.name)
@@ -181,10 +183,10 @@ class _Repair:
     def _try_relation(self, deb: Deb, relation: Relation) -> bool:
         works = True
         for alternative in relation.alternatives:
-            if self.walk.is_kept(deb, relation):
+            if self.options.is_kept(deb, relation):
                 return works
             name = self._target(deb, alternative)
-            had = self.walk.had_option(deb, relation, alternative)
+            had = self.options.had_option(deb, relation, alternative)
             if self.walk.state(name).protected:
                 works = False
             elif had != (relation.field in NEGATIVE):
@@ -238,7 +240,7 @@ class _Repair:
         return providers[0] if providers else alternative.name
 
     def _was_met(self, deb: Deb, relation: Relation, alternative: Alternative) -> bool:
-        return self.walk.is_met_before(deb, relation, alternative)
+        return self.options.is_met_before(deb, relation, alternative)
 
     # Scores.
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from rootfsbuild.formats.deb.choose import choose
 from rootfsbuild.formats.deb.explain import explain_conflict
 from rootfsbuild.formats.deb.metadata import PRIORITIES, Deb, Universe
+from rootfsbuild.formats.deb.options import HARD, Lookup
 from rootfsbuild.formats.deb.order import Graph, install_order
 from rootfsbuild.formats.deb.reasons import dependency_reason
 from rootfsbuild.formats.deb.relations import Relation
-from rootfsbuild.formats.deb.walk import HARD, Chosen, Lookup
+from rootfsbuild.formats.deb.walk import Chosen
 from rootfsbuild.formats.deb.wanted import Wanted, read_request
 from rootfsbuild.plan import Package, Reason, Request, Why
 

@@ -1,26 +1,23 @@
 """The walk by which apt 2.x chooses packages, with the same result in every case it can bring to an end.
 
 apt marks packages depth-first and takes the first option that works; what it takes depends on the order of requests,
-of relations in a field and of names in the index. The rules were read in apt 2.6 (depcache.cc, cacheset.cc) and
-are checked against apt itself in tests/oracle. Nothing is ever upgraded or removed here, which leaves out half of
-what apt considers; `current` is what an earlier walk of the same resolution has installed.
+of relations in a field and of names in the index (which option comes first, `options` tells). The rules were read in
+apt 2.6 (depcache.cc, cacheset.cc) and are checked against apt itself in tests/oracle. Nothing is ever upgraded or
+removed here, which leaves out half of what apt considers; `current` is what an earlier walk of the same resolution
+has installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from rootfsbuild.formats.deb.metadata import Deb, Universe
-from rootfsbuild.formats.deb.relations import Alternative, Relation
-
-HARD = ("Pre-Depends", "Depends")
-NEGATIVE = ("Conflicts", "Breaks")
+from rootfsbuild.formats.deb.options import HARD, NEGATIVE, Lookup, Options, State
+from rootfsbuild.formats.deb.relations import Relation
 
 DEEPEST = 3000
 """How deep apt follows dependencies before it gives up."""
-
-Lookup = Callable[[str], Deb | None]
 
 
 @dataclass(frozen=True)
@@ -56,155 +53,25 @@ class Chosen:
     """Selected packages with a relation that the selection does not keep; empty when the walk came to an end."""
 
 
-@dataclass(eq=False)
-class State:
-    """apt's marks on one package."""
-
-    candidate: Deb | None
-    current: Deb | None
-    install: Deb | None
-    marked: bool = False
-    """Whether its mode is "install", as opposed to "keep"."""
-    protected: bool = False
-    automatic: bool = False
-    past: list[tuple[int, Deb | None]] = field(default_factory=list)
-    """Candidates it had, each with the moment from which it had the next."""
-
-
 class Walk:
     """apt's marks while they change; lives as long as one call of `choose`."""
 
     def __init__(self, universe: Universe, candidate: Lookup, current: Mapping[str, Deb], *, recommends: bool) -> None:
         self.universe = universe
-        self.candidate = candidate
-        self.recommends = recommends
+        self.options = Options(universe, candidate, current)
         self.fields = (*HARD, *NEGATIVE, *(("Recommends",) if recommends else ()))
-        self.states = {name: State(deb, deb, deb) for name, deb in current.items()}
         self.selected = dict(current)
         self.choices: dict[str, Choice] = {}
         self.refusals: dict[str, Refusal] = {}
-        self.moment = 0
-        self.looked: dict[str, int] = {}
         self.unmarked = False
 
     def state(self, name: str) -> State:
         """Return the marks of a package."""
-        found = self.states.get(name)
-        if found is None:
-            found = self.states[name] = State(self.candidate(name), None, None)
-        return found
-
-    # What is selected, and what could be.
-
-    def _installed(self, name: str) -> Deb | None:
-        found = self.states.get(name)
-        return found.install if found is not None else None
-
-    def _before(self, name: str) -> Deb | None:
-        found = self.states.get(name)
-        return found.current if found is not None else None
-
-    def _now(self, name: str) -> Deb | None:
-        return self.state(name).candidate
-
-    def _remembered(self, target: str) -> Lookup:
-        # apt keeps what it found about candidates with each relation, and looks again only when a package that
-        # meets the relation is marked: a discarded candidate goes on counting until then.
-        since = self.looked.get(target, 0)
-
-        def candidate(name: str) -> Deb | None:
-            state = self.state(name)
-            return next((deb for moment, deb in state.past if moment > since), state.candidate)
-
-        return candidate
-
-    def _discard(self, state: State, candidate: Deb | None) -> None:
-        if state.candidate is not candidate:
-            self.moment += 1
-            state.past.append((self.moment, state.candidate))
-            state.candidate = candidate
-
-    def _look(self, name: str, deb: Deb | None) -> None:
-        self.looked[name] = self.moment
-        for provided in deb.provides if deb is not None else ():
-            self.looked[provided.name] = self.moment
-
-    def _options(self, owner: Deb, relation: Relation, alternative: Alternative, lookup: Lookup) -> Iterator[Deb]:
-        negative = relation.field in NEGATIVE
-        for name in self.universe.meeting(alternative):
-            if negative and name == owner.name:
-                continue  # nobody conflicts with itself (Debian Policy 7.6.2)
-            deb = lookup(name)
-            if deb is not None and self.universe.meets(deb, alternative):
-                yield deb
-
-    def _any(self, owner: Deb, relation: Relation, lookup: Lookup) -> bool:
-        return any(
-            next(self._options(owner, relation, alternative, lookup), None) is not None
-            for alternative in relation.alternatives
-        )
-
-    def is_kept(self, owner: Deb, relation: Relation) -> bool:
-        """Tell whether the selection meets a relation, or stays clear of what it rules out."""
-        return self._any(owner, relation, self._installed) != (relation.field in NEGATIVE)
+        return self.options.state(name)
 
     def _relations(self, deb: Deb) -> Iterator[Relation]:
         for name in self.fields:
             yield from deb.relations(name)
-
-    def _sorted(self, alternative: Alternative, options: list[Deb]) -> list[Deb]:
-        """Return options in the order in which apt tries them."""
-        if len(options) < 2:
-            return options
-        ranked: dict[tuple[bool | int, ...], list[Deb]] = {}
-        for deb in options:
-            ranked.setdefault(self._rank(alternative, deb), []).append(deb)
-        return [deb for rank in sorted(ranked) for deb in self._newest_name_first(ranked[rank])]
-
-    def _newest_name_first(self, equals: list[Deb]) -> list[Deb]:
-        # Where a name is first met is dear to find, and asked for only where nothing else decides.
-        if len(equals) < 2:
-            return equals
-        return sorted(equals, key=lambda deb: self.universe.package_id(deb.name), reverse=True)
-
-    def _rank(self, alternative: Alternative, deb: Deb) -> tuple[bool | int, ...]:
-        """Return what apt compares providers by before it comes to their names; the smallest is tried first."""
-        state = self.state(deb.name)
-        return (
-            not state.protected,
-            not (deb.multi_arch == "same" and state.current is not None),
-            state.current is None,
-            bool(alternative.qualifier) or deb.name != alternative.name,
-            not self.universe.is_essential(deb.name),
-            not self.universe.is_important(deb.name),
-            deb.priority,
-        )
-
-    def _solutions(self, owner: Deb, relation: Relation) -> list[Deb]:
-        """Return the candidates that meet a relation, in the order in which apt tries them."""
-        found: list[Deb] = []
-        for alternative in relation.alternatives:
-            found += self._sorted(alternative, list(self._options(owner, relation, alternative, self._now)))
-        found.sort(key=lambda deb: self.state(deb.name).current is None)
-        distinct = [deb for at, deb in enumerate(found) if at == 0 or found[at - 1] is not deb]
-        if relation.field in NEGATIVE:
-            return distinct
-        return [deb for deb in distinct if not self._is_barred(deb)]
-
-    def _is_barred(self, deb: Deb) -> bool:
-        state = self.state(deb.name)
-        return state.protected and not state.marked and state.current is None
-
-    def _only_solution(self, owner: Deb, relation: Relation) -> Deb | None:
-        """Return what alone can meet a relation, be it a candidate or installed before."""
-        found = {
-            deb
-            for lookup in (self._now, self._before)
-            for alternative in relation.alternatives
-            for deb in self._options(owner, relation, alternative, lookup)
-            if not self._is_barred(deb)
-        }
-        return found.pop() if len(found) == 1 else None
 
     # Marks.
 
@@ -248,35 +115,23 @@ class Walk:
 
     def _is_broken(self, state: State) -> bool:
         deb = state.install
-        return deb is not None and not all(self.is_kept(deb, relation) for relation in self._relations(deb))
+        return deb is not None and not all(self.options.is_kept(deb, relation) for relation in self._relations(deb))
 
     def _has_solutions(self, state: State, deb: Deb) -> bool:
         """Tell whether every hard relation has some option; without one, the package is no candidate any more."""
         for name in HARD:
             for relation in deb.relations(name):
-                if not self.is_kept(deb, relation) and not self.had_option(deb, relation):
+                if not self.options.is_kept(deb, relation) and not self.options.had_option(deb, relation):
                     self.refusals.setdefault(deb.name, Refusal(deb, relation))
                     if not state.protected:
-                        self._discard(state, state.current)
+                        self.options.discard(state, state.current)
                         state.marked = False
                     return False
         return True
 
-    def had_option(self, owner: Deb, relation: Relation, only: Alternative | None = None) -> bool:
-        """Tell whether apt remembers a candidate that meets a relation, or one alternative of it."""
-        return any(
-            next(self._options(owner, relation, alternative, self._remembered(alternative.name)), None) is not None
-            for alternative in relation.alternatives
-            if only is None or alternative is only
-        )
-
-    def is_met_before(self, owner: Deb, relation: Relation, alternative: Alternative) -> bool:
-        """Tell whether what was installed before meets an alternative."""
-        return next(self._options(owner, relation, alternative, self._before), None) is not None
-
     def _collect(self, deb: Deb, *, protected: bool) -> tuple[list[Relation], list[Relation]]:
         """Return the relations that need packages and those that rule packages out, as far as they want work."""
-        wanted = [relation for relation in self._relations(deb) if protected or not self.is_kept(deb, relation)]
+        wanted = [relation for relation in self._relations(deb) if protected or not self.options.is_kept(deb, relation)]
         needed = [relation for relation in wanted if relation.field not in NEGATIVE]
         return needed, [relation for relation in wanted if relation.field in NEGATIVE]
 
@@ -284,7 +139,7 @@ class Walk:
         """Unmark what `deb` rules out; a protected package rules it out for good."""
         works = True
         for relation in unwanted:
-            for other in self._solutions(deb, relation):
+            for other in self.options.solutions(deb, relation):
                 state = self.state(other.name)
                 if state.candidate is not other:
                     continue
@@ -294,7 +149,7 @@ class Walk:
                     if not protected and not requested:
                         return False
                 elif protected:
-                    self._discard(state, state.install)
+                    self.options.discard(state, state.install)
                     state.protected = True
         return works
 
@@ -302,7 +157,7 @@ class Walk:
         """Mark what meets each relation; `spread`: a package without which there is no solution stays for good."""
         works = True
         for relation in needed:
-            if self.is_kept(deb, relation):
+            if self.options.is_kept(deb, relation):
                 if spread and relation.field in HARD and not self._spread(deb, relation, depth):
                     works = False
                 continue
@@ -317,14 +172,14 @@ class Walk:
         return works
 
     def _spread(self, deb: Deb, relation: Relation, depth: int) -> bool:
-        only = self._only_solution(deb, relation)
+        only = self.options.only_solution(deb, relation)
         if only is None or self.state(only.name).protected:
             return True
         self.state(only.name).protected = True
         return self.mark(only.name, depth + 1, follow=True)
 
     def _fetch_one(self, deb: Deb, relation: Relation, depth: int, *, spread: bool) -> bool:
-        options = self._solutions(deb, relation)
+        options = self.options.solutions(deb, relation)
         for option in options:
             state = self.state(option.name)
             if state.candidate is not option:
@@ -347,7 +202,7 @@ class Walk:
         if state.current is None:
             state.automatic = automatic
         self.selected[deb.name] = deb
-        self._look(deb.name, deb)
+        self.options.look(deb.name, deb)
 
     def keep(self, state: State, deb: Deb) -> bool:
         """Unmark a package, unless it is protected."""
@@ -358,7 +213,7 @@ class Walk:
 
     def _unselect(self, state: State, deb: Deb) -> None:
         self.forget(state, deb)
-        self._discard(state, state.install)
+        self.options.discard(state, state.install)
 
     def forget(self, state: State, deb: Deb) -> None:
         """Unmark a package, which may be marked again."""
@@ -368,7 +223,7 @@ class Walk:
         if state.current is None:
             self.selected.pop(deb.name, None)
             self.choices.pop(deb.name, None)
-        self._look(deb.name, deb)
+        self.options.look(deb.name, deb)
 
     # The end.
 
@@ -379,9 +234,9 @@ class Walk:
         reachable = self._reachable()
         dropped = {name: deb for name, deb in self.selected.items() if name not in reachable}
         self.selected = {name: deb for name, deb in self.selected.items() if name in reachable}
-        for name in self.states.keys() - self.selected.keys():
-            self.states[name].install = None
-        if any(self._is_broken(self.states[name]) for name in self.selected):
+        for name in self.options.states.keys() - self.selected.keys():
+            self.state(name).install = None
+        if any(self._is_broken(self.state(name)) for name in self.selected):
             self._save(dropped)
 
     def _save(self, dropped: dict[str, Deb]) -> None:
@@ -393,12 +248,12 @@ class Walk:
             relations = (relation for field in fields for relation in deb.relations(field))
             for name in {name for r in relations for a in r.alternatives for name in self.universe.meeting(a)}:
                 if name in dropped:
-                    self.states[name].install = self.selected[name] = dropped.pop(name)
+                    self.state(name).install = self.selected[name] = dropped.pop(name)
                     waiting.append(self.selected[name])
 
     def result(self) -> Chosen:
         """Return the marks as they stand."""
-        automatic = frozenset(name for name in self.selected if self.states[name].automatic)
+        automatic = frozenset(name for name in self.selected if self.state(name).automatic)
         return Chosen(dict(self.selected), automatic, dict(self.choices), dict(self.refusals), tuple(self.broken()))
 
     def broken(self) -> Iterator[tuple[Deb, Relation]]:
@@ -406,7 +261,7 @@ class Walk:
         for deb in self.selected.values():
             for name in (*HARD, *NEGATIVE):
                 for relation in deb.relations(name):
-                    if not self.is_kept(deb, relation):
+                    if not self.options.is_kept(deb, relation):
                         yield deb, relation
 
     def _reachable(self) -> set[str]:
@@ -417,15 +272,13 @@ class Walk:
             deb = self.selected[waiting.pop()]
             for name in (*HARD, "Recommends", "Suggests"):
                 for relation in deb.relations(name):
-                    for alternative in relation.alternatives:
-                        found = self._options(deb, relation, alternative, self._installed)
-                        new = {other.name for other in found} - reached
-                        reached |= new
-                        waiting += new
+                    new = {other.name for other in self.options.met_by(deb, relation)} - reached
+                    reached |= new
+                    waiting += new
         return reached
 
     def _is_root(self, name: str) -> bool:
-        state = self.states[name]
+        state = self.state(name)
         return (
             not state.automatic
             or state.protected
