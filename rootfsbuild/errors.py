@@ -2,6 +2,7 @@
 
 The family is flat. Code that fails names *what* failed, *where* and *why*; the text is derived here, so that
 the command line, the log and the tests all see the same facts. Only `cli` catches these.
+A build that is stopped has not failed: InterruptedBuildError has the same form, but stands apart.
 """
 
 from __future__ import annotations
@@ -196,10 +197,19 @@ class StorageError(RootfsbuildError):
 
 
 @dataclass
-class InterruptedBuildError(RootfsbuildError):
-    """A signal that asked the build to stop; everything made so far is taken down again."""
+class InterruptedBuildError(BaseException):
+    """A signal that asked the build to stop; everything made so far is taken down again.
+
+    Like KeyboardInterrupt no Exception, and so none of the family: it is raised wherever Python happens to be, and
+    a library's `except Exception` there must not swallow it.
+    """
 
     signal: int
+    hint: str = field(default="", kw_only=True)
+
+    def __str__(self) -> str:
+        """Return the message without its hint."""
+        return self.describe()
 
     def describe(self) -> str:
         """Return the number of the signal."""

@@ -62,7 +62,18 @@ class Warned:
     weakens: str = ""
 
 
-Event = StageStarted | Progress | StageEnded | Notice | Detail | Output | Warned
+@dataclass(frozen=True)
+class Published:
+    """The result is in its place, complete, and the build can no longer fail.
+
+    Reported while the signals that ask to stop still wait (`rootfs.signals.postponed`), so that whoever hears of
+    it can have them ignored without a moment in between; it should not raise.
+    """
+
+    target: str
+
+
+Event = StageStarted | Progress | StageEnded | Notice | Detail | Output | Warned | Published
 Report = Callable[[Event], None]
 
 

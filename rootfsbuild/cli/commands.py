@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rootfsbuild.cli.arguments import parse_mirrors
 from rootfsbuild.cli.progress import Terminal
 from rootfsbuild.cli.render import render_plan, render_settings, settings_document, to_json
+from rootfsbuild.cli.stopping import until_published
 from rootfsbuild.events import Warned
 from rootfsbuild.manifest import describe_plan
 
@@ -32,7 +33,7 @@ def _build(arguments: Namespace) -> int:
         _print(to_json(describe_plan(plan)) if arguments.json else render_plan(plan))
         return 0
     target = arguments.output or os.path.join("out", recipe.name)
-    result = pipeline.build(recipe, target, settings, terminal)
+    result = pipeline.build(recipe, target, settings, until_published(terminal))
     if arguments.json:
         _print(to_json({"output": result.target, "manifest": result.manifest, **describe_plan(result.plan)}))
     return 0

@@ -29,7 +29,7 @@ _STATUSES: tuple[tuple[type[RootfsbuildError], int], ...] = (
 )
 
 
-def exit_status(error: RootfsbuildError) -> int:
+def exit_status(error: RootfsbuildError | InterruptedBuildError) -> int:
     """Return the exit status for an error: 128 + n for signal n, 1 for what has none of its own."""
     if isinstance(error, InterruptedBuildError):
         return 128 + error.signal

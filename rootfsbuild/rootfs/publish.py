@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rootfsbuild.errors import RootfsbuildError, StorageError, TargetError
+from rootfsbuild.errors import InterruptedBuildError, RootfsbuildError, StorageError, TargetError
+from rootfsbuild.events import Published, Report, Warned, ignore
 from rootfsbuild.rootfs.remove import mounts_below, remove_tree
 from rootfsbuild.rootfs.signals import postponed
 
@@ -66,34 +67,54 @@ class Staging:
         """Where the record of the result goes."""
         return manifest_path(self.target)
 
-    def publish(self, description: Mapping[str, Any]) -> str:
+    def publish(self, description: Mapping[str, Any], report: Report = ignore) -> str:
         """Put `result` in the target's place with `description` beside it, and return the path of the latter.
 
         Everything is on disk before it appears. Raises TargetError if the target has come into being
-        meanwhile, StorageError when the file system refuses.
+        meanwhile, StorageError when the file system refuses; nothing of the kind after `Published`.
         """
-        try:
-            fills = not self.replaces and _fills(self.target)
-            made = [_identity(self.target if fills else self.result)]
-            if self.replaces:
-                made.append(_identity(self.target))
-            # Beside the target, which here is another file system than the staging directory's.
-            record = self.manifest + ".new" if fills else os.path.join(self.directory, "manifest")
-            _write_durably(record, json.dumps({**description, _MADE: made}, indent=2) + "\n")
+        with self._refusals():
+            record = self._write_record(description)
             _sync(self.result)
-            with postponed():
-                # First, so that a result that is there can always be recognised.
-                os.rename(record, self.manifest)
-                _put(self.result, self.target, os.path.join(self.directory, "replaced"), replaces=self.replaces)
+        with postponed():
+            with self._refusals():
+                self._take_place(record)
+            report(Published(self.target))
+        try:
             _sync_directory(os.path.dirname(self.target))
         except OSError as error:
+            report(Warned(f"{self.target} is complete, but may not outlive a power failure: {error.strerror}"))
+        return self.manifest
+
+    def _write_record(self, description: Mapping[str, Any]) -> str:
+        fills = not self.replaces and _fills(self.target)
+        made = [_identity(self.target if fills else self.result)]
+        if self.replaces:
+            made.append(_identity(self.target))
+        # Beside the target, which here is another file system than the staging directory's.
+        record = self.manifest + ".new" if fills else os.path.join(self.directory, "manifest")
+        _write_durably(record, json.dumps({**description, _MADE: made}, indent=2) + "\n")
+        return record
+
+    def _take_place(self, record: str) -> None:
+        # First, so that a result that is there can always be recognised.
+        os.rename(record, self.manifest)
+        try:
+            _put(self.result, self.target, os.path.join(self.directory, "replaced"), replaces=self.replaces)
+        except OSError:
             if not self.replaces:
                 with suppress(OSError):
                     os.unlink(self.manifest)
+            raise
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}:
                 raise TargetError(self.target, "came into being while the result was made") from error
             raise StorageError(self.target, error.strerror or str(error)) from error
-        return self.manifest
 
 
 def manifest_path(target: str) -> str:
@@ -245,7 +266,7 @@ def _keep(staging: Staging, error: BaseException) -> None:
         kept = f"{staging.target}.kept-{number}"
     with suppress(OSError):
         os.rename(staging.root, kept)
-        if isinstance(error, RootfsbuildError):
+        if isinstance(error, RootfsbuildError | InterruptedBuildError):
             error.hint = f"{error.hint}; " if error.hint else ""
             error.hint += f"the half-made root is {kept}"
 
@@ -280,16 +301,28 @@ def _put(result: str, target: str, aside: str, *, replaces: bool) -> None:
             os.unlink(result)
     elif _libc.renameat2(_AT_FDCWD, os.fsencode(result), _AT_FDCWD, os.fsencode(target), _EXCHANGE) != 0:
         os.rename(target, aside)
-        os.rename(result, target)
+        try:
+            os.rename(result, target)
+        except OSError:
+            os.rename(aside, target)
+            raise
 
 
 def _fill(result: str, target: str) -> None:
-    for name in sorted(os.listdir(result)):
-        os.rename(os.path.join(result, name), os.path.join(target, name))
-    status = os.stat(result)
-    os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    moved: list[str] = []
+    try:
+        for name in sorted(os.listdir(result)):
+            os.rename(os.path.join(result, name), os.path.join(target, name))
+            moved.append(name)
+        status = os.stat(result)
+        os.chown(target, status.st_uid, status.st_gid)
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+        os.utime(target, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    except OSError:
+        for name in moved:
+            with suppress(OSError):
+                os.rename(os.path.join(target, name), os.path.join(result, name))
+        raise
 
 
 def _made_by_build(target: str) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,9 @@ import sys
 import pytest
 from making.extracting import needs_root
 
-from rootfsbuild.errors import PackageError, TargetError
+from rootfsbuild.errors import InterruptedBuildError, PackageError, StorageError, TargetError
+from rootfsbuild.events import Published, Warned
+from rootfsbuild.rootfs import publish
 from rootfsbuild.rootfs.publish import check_target, open_staging, sweep_stale
 
 
@@ -35,6 +38,10 @@ def _meet(target, make):
         os.rename(staging.root, staging.result)
         make(target)
         staging.publish({})
+
+
+def _refuse(*_words, **_named):
+    raise OSError(errno.EIO, "the disk is broken")
 
 
 def _check(path, **options):
@@ -180,6 +187,59 @@ def test_a_target_that_appears_meanwhile_is_not_overwritten(tmp_path):
         assert not os.path.exists(f"{target}.manifest.json")
 
 
+def test_what_happens_after_the_renaming_takes_nothing_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "_sync_directory", _refuse)
+    said = []
+    with open_staging(str(tmp_path / "x"), home="/nonexistent", cwd="/") as staging:
+        os.rename(staging.root, staging.result)
+        assert staging.publish({}, said.append) == str(tmp_path / "x.manifest.json")
+    assert sorted(os.listdir(tmp_path)) == ["x", "x.manifest.json"]
+    assert said[0] == Published(str(tmp_path / "x"))
+    assert isinstance(said[1], Warned)
+    assert "the disk is broken" in said[1].text
+
+
+def test_a_renaming_that_fails_leaves_no_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "_put", _refuse)
+    with pytest.raises(StorageError, match="the disk is broken"):
+        _build(tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_earlier_result_that_cannot_be_replaced_comes_back(tmp_path, monkeypatch):
+    _build(tmp_path / "x", "old")
+    real = os.rename
+
+    def rename(source, target):
+        if source.endswith("/result") and target == str(tmp_path / "x"):
+            _refuse()
+        real(source, target)
+
+    class Without:
+        """A C library, or a file system, that cannot exchange two names."""
+
+        def __getattr__(self, name):
+            return (lambda *_: -1) if name == "renameat2" else getattr(libc, name)
+
+    libc = publish._libc
+    monkeypatch.setattr(publish, "_libc", Without())
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(StorageError, match="the disk is broken"):
+        _build(tmp_path / "x", force=True)
+    assert (tmp_path / "x/f").read_text() == "old"
+    monkeypatch.undo()
+    _build(tmp_path / "x", "new", force=True)  # still known for a result
+
+
+def test_a_file_system_that_cannot_be_filled_is_left_empty(tmp_path, monkeypatch):
+    (tmp_path / "disk/lost+found").mkdir(parents=True)
+    monkeypatch.setattr(os, "chown", _refuse)
+    with pytest.raises(StorageError, match="the disk is broken"):
+        _build(tmp_path / "disk")
+    assert os.listdir(tmp_path / "disk") == ["lost+found"]
+    assert os.listdir(tmp_path) == ["disk"]
+
+
 def test_a_failed_build_leaves_nothing(tmp_path):
     with pytest.raises(PackageError):
         _fail(tmp_path / "debian")
@@ -200,6 +260,15 @@ def test_keep_keeps_the_half_made_root_and_says_where(tmp_path):
         assert os.listdir(tmp_path / expected) == ["f"]
         assert caught.value.hint == f"look; the half-made root is {tmp_path / expected}"
     assert sorted(os.listdir(tmp_path)) == ["debian.kept", "debian.kept-2"]
+
+
+def test_keep_says_where_the_root_of_a_stopped_build_is(tmp_path):
+    with (
+        pytest.raises(InterruptedBuildError) as caught,
+        open_staging(str(tmp_path / "debian"), home="/nonexistent", cwd="/", keep=True),
+    ):
+        raise InterruptedBuildError(signal.SIGINT)
+    assert caught.value.hint == f"the half-made root is {tmp_path / 'debian.kept'}"
 
 
 def _killed_build(target):

@@ -121,7 +121,8 @@ def work(_):
     os.kill(os.getpid(), signal.SIGTERM)
     sum(range(1000))
 cli._dispatch = work
-status = cli.main([])
+sys.argv[1:] = []
+status = cli.main()
 os.kill(os.getpid(), signal.SIGINT)
 sys.exit(status)
 """
