@@ -74,8 +74,12 @@ class Package:
     """The part of `depends` that must be configured before it is unpacked, sorted."""
     wave: int = 0
     """0: the essential set, laid down before any script can run; 1: everything added to it."""
-    replaces: tuple[str, ...] = ()
-    """Names in its Replaces field whose files it may overwrite; relations kept as written."""
+    control: tuple[tuple[str, str], ...] = ()
+    """(field, value as written) of what its index says about its relations to others and its rank."""
+
+    def field(self, name: str) -> str:
+        """Return one field of `control`, empty if it is absent."""
+        return dict(self.control).get(name, "")
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,16 @@ class Site:
         self.status, self.laid = 0, {}
         self.on_run = lambda _argv: None
 
-    def add(self, name, files=None, scripts=None, conffiles=(), *, control=None, control_files=None, **fields):
+    def add(
+        self, name, files=None, scripts=None, conffiles=(), *, control=None, control_files=None, replaces="", **fields
+    ):
         path = self.folder / f"{name}.deb"
         written = {"Package": name, **(control or {})}
         make_deb(path, written, files, scripts, conffiles, compression="", control_files=control_files)
         version = fields.pop("version", written.get("Version", "1.0-1"))
         architecture = fields.pop("architecture", written.get("Architecture", "all"))
-        self.packages.append(make_package(name, version, architecture, **fields))
+        known = (("Replaces", replaces),) if replaces else ()
+        self.packages.append(make_package(name, version, architecture, control=known, **fields))
         self.blobs[name] = str(path)
         return self
 
@@ -251,7 +254,7 @@ def test_a_file_in_two_packages_ends_it_and_both_are_named(tmp_path):
 def test_replaces_lets_a_package_take_a_file_from_the_versions_it_names(tmp_path, relation, wins):
     # Debian Policy 7.6.1
     site = Site(tmp_path).add("a", {"usr/x": b"old", "usr/y": b"y"})
-    site.add("b", {"usr/x": b"new"}, replaces=tuple(relation.split(", ")))
+    site.add("b", {"usr/x": b"new"}, replaces=relation)
     if not wins:
         with pytest.raises(FileConflictError):
             site.base()
@@ -273,7 +276,7 @@ def test_a_file_in_the_base_and_in_a_package_after_it_ends_it_too(tmp_path):
 @needs_root
 def test_replaces_counts_between_base_and_what_comes_after_it_and_dpkgs_lists_agree(tmp_path):
     site = Site(tmp_path).add("a", {"usr/x": b"1", "usr/y": b"y"})
-    site.add("b", {"usr/x": b"2"}, wave=1, replaces=("a",)).base().more()
+    site.add("b", {"usr/x": b"2"}, wave=1, replaces="a").base().more()
     assert (site.root / "usr/x").read_bytes() == b"2"
     assert site.admin("info/a.list").split() == ["/.", "/usr", "/usr/y"]
 

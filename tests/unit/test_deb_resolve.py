@@ -136,7 +136,7 @@ def test_everything_a_package_is(base):
     assert (nginx.archive, nginx.suite, nginx.component) == ("debian", "bookworm", "main")
     assert (library.source, library.source_version) == ("nginx", "1.22-0")
     assert nginx.depends == ("libc6", "libnginx")
-    assert nginx.replaces == ("nginx-old (<< 1)", "httpd")
+    assert nginx.field("Replaces") == "nginx-old (<< 1), httpd"
     assert nginx.size == 1000
     assert len(nginx.sha256) == 64
 

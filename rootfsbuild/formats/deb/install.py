@@ -193,7 +193,7 @@ def _may_replace(winner: Package, loser: Package) -> bool:
     """Say whether `winner` declares Replaces on `loser` at its version (Debian Policy 7.6.1)."""
     return any(
         option.name == loser.name and (not option.operator or satisfies(loser.version, option.operator, option.version))
-        for relation in parse_relations("Replaces", ", ".join(winner.replaces))
+        for relation in parse_relations("Replaces", winner.field("Replaces"))
         for option in relation.alternatives
     )
 

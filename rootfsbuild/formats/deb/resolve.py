@@ -17,6 +17,23 @@ from rootfsbuild.formats.deb.wanted import Wanted, read_request
 from rootfsbuild.plan import Package, Reason, Request, Why
 
 
+CONTROL = (
+    "Essential",
+    "Protected",
+    "Important",
+    "Priority",
+    "Multi-Arch",
+    "Pre-Depends",
+    "Depends",
+    "Recommends",
+    "Conflicts",
+    "Breaks",
+    "Replaces",
+    "Provides",
+)
+"""The fields that a choice can depend on; a plan keeps them, so that it can be changed without its index."""
+
+
 @dataclass(frozen=True)
 class Resolution:
     """What a request comes to."""
@@ -195,5 +212,5 @@ def _package(
         depends=depends,
         pre_depends=pre_depends,
         wave=wave,
-        replaces=tuple(str(relation.alternatives[0]) for relation in deb.relations("Replaces")),
+        control=tuple((field, deb.fields[field.lower()]) for field in CONTROL if deb.fields.get(field.lower())),
     )
