@@ -72,27 +72,13 @@ class Sandbox:
     """Keep the caller's capabilities, for a build inside; only namespaces then protect the host."""
     report: Report = field(default=ignore, compare=False)
 
-    def open(self, *, log: Log | None = None, terminal: bool = False) -> Session:
+    def open(self, *, terminal: bool = False) -> Session:
         """Set up the namespaces; `terminal` keeps the caller's, for `Session.interactive`.
 
-        `log` is where commands write that are not given a log of their own; without one it goes nowhere.
         Call it from the main thread: the sandbox ends with the thread that opened it. Raises HostError, or
         PackageError if the root has something unfit where /proc, /sys, /dev, /run or /tmp are mounted.
         """
-        return Session(self, log=log, terminal=terminal)
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        log: Log | None = None,
-        stdin: bytes | None = None,
-        extra_env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-    ) -> Completed:
-        """Run one command in a sandbox of its own; see `Session.run`."""
-        with self.open() as session:
-            return session.run(argv, log=log, stdin=stdin, extra_env=extra_env, timeout=timeout)
+        return Session(self, terminal=terminal)
 
     def interactive(self, argv: Sequence[str], *, or_else: Sequence[Sequence[str]] = ()) -> int:
         """Run one command on the caller's terminal; return its exit status, 128 + n if signal n ended it.
@@ -124,9 +110,9 @@ def check_host() -> None:
 class Session:
     """A sandbox in which commands can run, one at a time; close it, or use it in a `with` statement."""
 
-    def __init__(self, sandbox: Sandbox, *, log: Log | None = None, terminal: bool = False) -> None:
+    def __init__(self, sandbox: Sandbox, *, terminal: bool = False) -> None:
         check_host()
-        self._sandbox, self._log = sandbox, log
+        self._sandbox = sandbox
         self._keeper = 0
         self._channel, far_end = socket.socketpair()
         try:
@@ -189,7 +175,7 @@ class Session:
         self,
         argv: Sequence[str],
         *,
-        log: Log | None = None,
+        log: Log,
         stdin: bytes | None = None,
         extra_env: Mapping[str, str] | None = None,
         timeout: float | None = None,
@@ -199,7 +185,7 @@ class Session:
         It gets `stdin` or an empty input, the sandbox's environment and `extra_env`, and no terminal. When it
         has ended, or its seconds are up, all that it started is ended. Any exception closes the session.
         """
-        write = _writer(self._log if log is None else log)
+        write = _writer(log)
         seconds = self._sandbox.timeout if timeout is None else timeout
         read, output = os.pipe()
         try:
@@ -291,11 +277,9 @@ def _memory_file(content: bytes) -> int:
     return descriptor
 
 
-def _writer(log: Log | None) -> Callable[[bytes], object]:
+def _writer(log: Log) -> Callable[[bytes], object]:
     if callable(log):
         return log
-    if log is None:
-        return lambda _chunk: None
     descriptor = log
 
     def write(chunk: bytes) -> None:

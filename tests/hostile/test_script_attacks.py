@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from making.tinyroot import make_tiny_root, sh, tiny_sandbox, traces, wait_gone
+from making.tinyroot import make_tiny_root, run, sh, tiny_sandbox, traces, wait_gone
 
 from rootfsbuild.errors import PackageError
 from rootfsbuild.rootfs.mounts import Bind
@@ -81,7 +81,7 @@ def test_a_script_that_prints_for_ever_ends_at_its_time(root):
         nonlocal total
         total += len(chunk)
 
-    done = tiny_sandbox(root).run(["/bin/yes", "x" * 1000], log=count, timeout=0.3)
+    done = run(tiny_sandbox(root), ["/bin/yes", "x" * 1000], log=count, timeout=0.3)
     assert done.timed_out
     assert total > 1000
     assert len(done.tail) <= 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -51,10 +52,16 @@ def tiny_sandbox(root, **settings):
     return Sandbox(str(root), **settings)
 
 
+def run(runner, argv, **settings):
+    """Run a command with a session, or in a sandbox that is opened for it alone; return how it ended."""
+    with runner.open() if isinstance(runner, Sandbox) else contextlib.nullcontext(runner) as session:
+        return session.run(argv, **settings)
+
+
 def sh(runner, script, **settings):
     """Run a shell script with a session or a sandbox; return how it ended and all that it printed."""
     output = bytearray()
-    done = runner.run(["/bin/sh", "-c", script], log=output.extend, **settings)
+    done = run(runner, ["/bin/sh", "-c", script], log=output.extend, **settings)
     return done, output.decode(errors="replace")
 
 

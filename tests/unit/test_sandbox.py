@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from making.tinyroot import make_tiny_root, sh, tiny_sandbox, traces, wait_gone
+from making.tinyroot import make_tiny_root, run, sh, tiny_sandbox, traces, wait_gone
 
 from rootfsbuild.errors import HostError, PackageError
 from rootfsbuild.rootfs import mounts, namespaces, supervisor
@@ -110,7 +110,7 @@ def test_ignored_and_blocked_signals_of_the_caller_are_default_inside(root):
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:
-        tiny_sandbox(root).run(["/bin/grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"], log=(chunks := []).append)
+        run(tiny_sandbox(root), ["/bin/grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"], log=(chunks := []).append)
     finally:
         signal.signal(signal.SIGHUP, old)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
