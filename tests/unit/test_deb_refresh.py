@@ -151,17 +151,35 @@ def test_two_components_without_packages_have_one_empty_index_between_them(world
     assert names(metadata) == ["a"]
 
 
-def test_a_component_or_architecture_that_the_release_does_not_have(world):
-    world.publish({NAME: packages("a")})
+@pytest.mark.parametrize(
+    ("component", "hint"),
+    [("nonfree", 'did you mean "non-free"?'), ("zzz", "take zzz out of the archive's components")],
+)
+def test_a_component_that_the_suite_does_not_have(world, component, hint):
+    world.publish({NAME: packages("a")}, Components="main contrib non-free")
     with pytest.raises(UntrustedError) as caught:
-        world.read(replace(world.archive, components=("main", "contrib")))
-    assert "contrib/amd64" in str(caught.value)
-    assert caught.value.rule == "mismatch"
-    world.architecture = "riscv64"
+        world.read(replace(world.archive, components=("main", component)))
+    assert str(caught.value) == f"mine bookworm: the suite has no component {component} (have: main, contrib, non-free)"
+    assert (caught.value.rule, caught.value.hint) == ("mismatch", hint)
+
+
+@pytest.mark.parametrize(("architecture", "hint"), [("arm46", 'did you mean "arm64"?'), ("s390x", "--arch")])
+def test_an_architecture_that_the_suite_does_not_have(world, architecture, hint):
+    world.publish({NAME: packages("a")}, Architectures="all amd64 arm64")
+    world.architecture = architecture
     with pytest.raises(UntrustedError) as caught:
         world.read()
-    assert "riscv64" in str(caught.value)
-    assert "amd64, arm64" in str(caught.value)
+    assert str(caught.value) == f"mine bookworm: the suite has no architecture {architecture} (have: amd64, arm64)"
+    assert caught.value.rule == "mismatch"
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("drop", [(), ("Architectures", "Components")])
+def test_a_release_that_lists_no_packages_file_of_what_it_claims(world, drop):
+    world.publish({NAME: packages("a")}, Components="main contrib", drop=drop)
+    with pytest.raises(UntrustedError, match="lists no Packages file with a SHA-256 for contrib/amd64") as caught:
+        world.read(replace(world.archive, components=("main", "contrib")))
+    assert caught.value.rule == "mismatch"
 
 
 # Several suites

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rootfsbuild.distro import Archive
+from rootfsbuild.documents.checks import did_you_mean
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
 from rootfsbuild.events import Detail, Report
 from rootfsbuild.formats.deb.metadata import Placed, Universe, load_index
@@ -111,18 +112,24 @@ def _read_suite(sources: Sources, archive: Archive, suite: str, trusted: Trusted
 
 
 def _choose_index(archive: Archive, suite: str, component: str, architecture: str, release: Release) -> Index:
-    subject = f"{archive.name} {suite}"
     for name in _PACKAGES:
         index = release.indexes.get(f"{component}/binary-{architecture}/{name}")
         if index is not None:
             return index
-    have = ", ".join(release.architectures) if architecture not in release.architectures else ""
-    raise UntrustedError(
-        subject,
-        "mismatch",
-        f"its Release lists no Packages file for {component}/{architecture}"
-        + (f"; its architectures are {have}" if have else f"; its components are {', '.join(release.components)}"),
-    )
+    problem, hint = _absence(component, architecture, release)
+    raise UntrustedError(f"{archive.name} {suite}", "mismatch", problem, hint=hint)
+
+
+def _absence(component: str, architecture: str, release: Release) -> tuple[str, str]:
+    """Return what a Release does not have of what was asked for, and a hint at what to do about it."""
+    architectures = [name for name in release.architectures if name != "all"]
+    if architectures and architecture not in release.architectures:
+        hint = did_you_mean(architecture, architectures) or "build for one of these (--arch), or leave the suite out"
+        return f"the suite has no architecture {architecture} (have: {', '.join(architectures)})", hint
+    if release.components and component not in release.components:
+        hint = did_you_mean(component, release.components) or f"take {component} out of the archive's components"
+        return f"the suite has no component {component} (have: {', '.join(release.components)})", hint
+    return f"its Release lists no Packages file with a SHA-256 for {component}/{architecture}", ""
 
 
 def _bases(trusted: Trusted, mirrors: Sequence[Mirror]) -> tuple[str, ...]:
