@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
+from making.server import wait_until
 
 from rootfsbuild.errors import RecipeError, ScriptError
 from rootfsbuild.events import Notice, ignore
 from rootfsbuild.recipe import FileToCopy, Hook
 from rootfsbuild.rootfs.hooks import copy_files, run_hooks
+from rootfsbuild.rootfs.inside import Inside
 from rootfsbuild.rootfs.runner import Ended
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="copied files are given to root, which needs root")
@@ -69,9 +75,91 @@ def test_a_link_of_the_root_never_leads_the_copy_out(tmp_path, root):
     (tmp_path / "host").mkdir()
     (root / "etc").symlink_to(tmp_path / "host")
     (tmp_path / "motd").write_text("mine")
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(RecipeError, match="/etc is a symbolic link"):
         copy_files(str(root), [FileToCopy(str(tmp_path / "motd"), "/etc/motd")])
     assert os.listdir(tmp_path / "host") == []
+
+
+@needs_root
+def test_a_link_to_a_directory_of_the_root_is_followed(tmp_path, root):
+    (root / "usr/lib").mkdir(parents=True)
+    (root / "lib").symlink_to("usr/lib")
+    (tmp_path / "motd").write_text("mine")
+    copy_files(str(root), [FileToCopy(str(tmp_path / "motd"), "/lib/motd")])
+    assert (root / "usr/lib/motd").read_text() == "mine"
+
+
+OBSTACLES = {
+    "the target is a link": (
+        "/lib/zone",
+        "/lib/zone is a symbolic link to ../share/zone/UTC",
+        "name the real path, /usr/share/zone/UTC",
+    ),
+    "the target is an absolute link": (
+        "/etc/resolv.conf",
+        "/etc/resolv.conf is a symbolic link to /run/resolv.conf",
+        "name the real path, /run/resolv.conf",
+    ),
+    "a link on the way leads nowhere": (
+        "/opt/app/etc/motd",
+        "/opt/app is a symbolic link to /srv/none",
+        "name the real path, /srv/none/etc/motd",
+    ),
+    "a link on the way leads to a file": (
+        "/opt/file/motd",
+        "/opt/file is a symbolic link to /etc/plain",
+        "name the real path, /etc/plain/motd",
+    ),
+    "a link leads to itself": ("/opt/loop/motd", "/opt/loop is a symbolic link to loop", ""),
+    "a file is on the way": ("/etc/plain/motd", "/etc/plain is no directory", ""),
+    "the target is a directory": ("/etc", "/etc is a directory", "name a file in it, /etc/NAME"),
+}
+
+
+@pytest.fixture
+def obstructed(root):
+    for name in ("etc", "opt", "usr/lib", "usr/share/zone"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/plain").touch()
+    for name, text in {
+        "lib": "usr/lib",
+        "usr/lib/zone": "../share/zone/UTC",
+        "etc/resolv.conf": "/run/resolv.conf",
+        "opt/app": "/srv/none",
+        "opt/file": "/etc/plain",
+        "opt/loop": "loop",
+    }.items():
+        (root / name).symlink_to(text)
+    return root
+
+
+@pytest.mark.parametrize(("target", "obstacle", "hint"), OBSTACLES.values(), ids=OBSTACLES)
+def test_what_is_in_a_copys_way_is_named(tmp_path, obstructed, target, obstacle, hint):
+    source = tmp_path / "motd"
+    source.write_text("mine")
+    with pytest.raises(RecipeError) as caught:
+        copy_files(str(obstructed), [FileToCopy(str(source), target)])
+    assert str(caught.value) == f"{source}: files.'{target}': cannot be copied to {target}: in the root, {obstacle}"
+    assert caught.value.hint == hint
+
+
+def test_in_a_directory_the_path_of_the_file_in_it_is_named(tmp_path, obstructed):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/resolv.conf").write_text("mine")
+    with pytest.raises(RecipeError) as caught:
+        copy_files(str(obstructed), [FileToCopy(str(tmp_path / "tree"), "/etc")])
+    assert caught.value.where == "files.'/etc'"
+    assert "copied to /etc/resolv.conf: in the root, /etc/resolv.conf is a symbolic link" in caught.value.problem
+
+
+def test_a_disk_that_is_full_is_not_taken_for_an_obstacle(tmp_path, root, monkeypatch):
+    def full(*_words):
+        raise OSError(errno.ENOSPC, "full")
+
+    (tmp_path / "motd").write_text("mine")
+    monkeypatch.setattr(Inside, "write", full)
+    with pytest.raises(OSError, match="full"):
+        copy_files(str(root), [FileToCopy(str(tmp_path / "motd"), "/motd")])
 
 
 def test_a_source_that_is_missing_is_told_with_its_place_in_the_recipe(tmp_path, root):
@@ -161,3 +249,67 @@ def test_output_that_is_no_text_does_not_matter(root):
     with pytest.raises(ScriptError) as caught:
         run([hook(r"printf '\377\n'; exit 1", inside=False)], "configured", root)
     assert caught.value.tail == ("�",)
+
+
+BUILDER = """
+import os, sys
+from rootfsbuild.recipe import Hook
+from rootfsbuild.rootfs.hooks import run_hooks
+run_hooks([Hook("finished", sys.argv[1], False, sys.argv[2])], "finished", "/", None, print, dict(os.environ), print)
+"""
+
+
+CLOSES = """
+import os, time
+os.closerange(3, 99)
+open("pid.2", "w").write(str(os.getpid()))
+time.sleep(99)
+"""
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def pids(folder):
+    return [int(word) for path in folder.glob("pid.*") for word in path.read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo $$ > pid.1; exec sleep 99",
+        "sleep 99 & echo $! $$ > pid.1; wait",
+        "(echo $$ > pid.1; sh -c 'echo $$ > pid.2; sleep 99; true'; true); true",
+        f"echo $$ > pid.1; {sys.executable} -c '{CLOSES}'; true",
+    ],
+    ids=["itself", "in the background", "deep down", "having closed what it inherits"],
+)
+def test_an_outside_hook_ends_with_its_builder_whatever_ends_that(tmp_path, script, number):
+    builder = subprocess.Popen([sys.executable, "-c", BUILDER, script, str(tmp_path)], stderr=subprocess.DEVNULL)
+    wait_until(lambda: len(pids(tmp_path)) >= (2 if "pid.2" in script or "$!" in script else 1))
+    hooked = pids(tmp_path)
+    assert all(map(is_alive, hooked))
+    builder.send_signal(number)
+    builder.wait()
+    wait_until(lambda: not any(map(is_alive, hooked)))
+
+
+def test_what_a_hook_that_ended_well_leaves_running_goes_on(root):
+    log = []
+    run([hook("sleep 99 > /dev/null 2>&1 & echo $!", inside=False)], "configured", root, log=log)
+    left = int(b"".join(log))
+    assert is_alive(left)
+    os.kill(left, signal.SIGKILL)
+
+
+def test_a_hook_whose_shell_cannot_start_leaves_nothing_open(root, tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FileNotFoundError):
+        run([hook("true", inside=False, folder=tmp_path / "none")], "configured", root)
+    assert len(os.listdir("/proc/self/fd")) == before
