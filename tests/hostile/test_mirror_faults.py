@@ -15,10 +15,11 @@ from unittest import mock
 
 import pytest
 from making import server as bad
+from making.fetching import content, fetch_threads, make_fixtures, want
 from making.server import serve, wait_until
 
 from rootfsbuild.errors import FetchError, IntegrityError, StorageError
-from rootfsbuild.repository.fetch import Fetch, Wanted
+from rootfsbuild.repository.fetch import Fetch
 from rootfsbuild.repository.store import Store
 from rootfsbuild.repository.transfer import Limits
 
@@ -26,31 +27,11 @@ BODY = os.urandom(100_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
 FAST = Limits(connect=0.5, read=0.4, window=0.4, rate=1500, document=0.6, tries=3)
 
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def pauses():
-    return []
-
-
-@pytest.fixture
-def fetch(store, pauses):
-    made = Fetch(store, limits=FAST, pause=pauses.append, chance=lambda: 0.5)
-    yield made
-    made.close()
-
-
-def wanted(*urls):
-    return Wanted(urls, len(BODY), DIGEST, "thing")
+store, pauses, fetch = make_fixtures(limits=FAST)
 
 
 def get(fetch, *urls):
-    with open(fetch.blob(wanted(*urls)), "rb") as file:
-        return file.read()
+    return content(fetch.blob(want(BODY, *urls)))
 
 
 def prepare(store, partial):
@@ -332,7 +313,7 @@ def test_part_of_a_lying_mirror_does_not_spoil_the_next(fetch):
 
 def test_flipped_bit_in_the_store_is_fetched_again(fetch, store, tmp_path):
     with faulty() as server:
-        path = fetch.blob(wanted(f"{server.url}/a"))
+        path = fetch.blob(want(BODY, f"{server.url}/a"))
         with open(path, "r+b") as file:
             file.write(bytes([BODY[0] ^ 1]))
         assert get(Fetch(Store(store.root)), f"{server.url}/a") == BODY
@@ -405,7 +386,7 @@ def test_full_disk_is_a_storage_error_and_the_store_stays_valid(tmp_path):
         store = Store(str(small))
         kept = store.put(b"kept")
         with faulty() as server, pytest.raises(StorageError, match="No space left") as caught:
-            Fetch(store).blob(wanted(f"{server.url}/a", f"{server.url}/good"))
+            Fetch(store).blob(want(BODY, f"{server.url}/a", f"{server.url}/good"))
         assert server.count("/good") == 0
         assert "cache prune" in caught.value.hint
         assert Store(str(small)).find(hashlib.sha256(b"kept").hexdigest(), 4) == kept
@@ -421,9 +402,9 @@ def test_interrupt_ends_transfers_at_once(store):
         timer.start()
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            list(patient.blobs([wanted(f"{server.url}/a")]))
+            list(patient.blobs([want(BODY, f"{server.url}/a")]))
         assert time.monotonic() - start < 3
-        assert not [thread for thread in threading.enumerate() if thread.name == "fetch 0"]
+        assert not fetch_threads()
 
 
 def test_connection_that_never_comes_up_does_not_hold_an_interrupt(store, monkeypatch):
@@ -432,11 +413,11 @@ def test_connection_that_never_comes_up_does_not_hold_an_interrupt(store, monkey
         raise TimeoutError
 
     monkeypatch.setattr("urllib3.util.connection.create_connection", never)
-    arrivals = Fetch(store).blobs([wanted("http://127.0.0.1:9/a")])
+    arrivals = Fetch(store).blobs([want(BODY, "http://127.0.0.1:9/a")])
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         next(arrivals)
     assert time.monotonic() - start < 2.8
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "fetch 0"])
+    wait_until(lambda: not fetch_threads())

@@ -9,42 +9,18 @@ import time
 
 import pytest
 from making import server as bad
+from making.fetching import content, fetch_threads, make_fixtures, want
 from making.server import serve, wait_until
 
 from rootfsbuild import events
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
-from rootfsbuild.repository.fetch import Fetch, Wanted, open_fetch
+from rootfsbuild.repository.fetch import Fetch, open_fetch
 from rootfsbuild.repository.mirrors import address
-from rootfsbuild.repository.store import Store
 from rootfsbuild.repository.transfer import Limits
 
 BODY = bytes(range(256)) * 400
 
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def pauses():
-    return []
-
-
-@pytest.fixture
-def fetch(store, pauses):
-    made = Fetch(store, pause=pauses.append, chance=lambda: 0.5)
-    yield made
-    made.close()
-
-
-def want(data, *urls, label="thing"):
-    return Wanted(urls, len(data), hashlib.sha256(data).hexdigest(), label)
-
-
-def content(path):
-    with open(path, "rb") as file:
-        return file.read()
+store, pauses, fetch = make_fixtures()
 
 
 def bodies(count, size=1000):
@@ -200,10 +176,6 @@ def test_progress_is_reported_from_the_callers_thread(store):
         fetch = Fetch(store, lambda _: threads.add(threading.get_ident()))
         list(fetch.blobs([want(data, server.url + path) for path, data in files.items()]))
     assert threads == {threading.get_ident()}
-
-
-def fetch_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("fetch ") and "dog" not in thread.name]
 
 
 def test_one_failure_ends_all_transfers(store):
