@@ -59,6 +59,18 @@ class RecipeError(RootfsbuildError):
 
 
 @dataclass
+class StaleLockError(RootfsbuildError):
+    """A lock that is not that of the recipe as it is now; `changes` are lines that name each difference."""
+
+    file: str
+    changes: Sequence[str] = ()
+
+    def describe(self) -> str:
+        """Return the lock and what changed."""
+        return "\n".join([f"{self.file} is stale:", *(f"  {line}" for line in self.changes)])
+
+
+@dataclass
 class FetchError(RootfsbuildError):
     """Bytes that no mirror could deliver; `attempts` pairs every URL tried with the reason it failed."""
 

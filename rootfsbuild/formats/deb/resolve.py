@@ -16,7 +16,6 @@ from rootfsbuild.formats.deb.walk import Chosen
 from rootfsbuild.formats.deb.wanted import Wanted, read_request
 from rootfsbuild.plan import Package, Reason, Request, Why
 
-
 CONTROL = (
     "Essential",
     "Protected",
