@@ -29,7 +29,21 @@ pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 HARD, GENTLE = pytest.mark.xdist_group("kills-hard"), pytest.mark.xdist_group("kills-gentle")
 
 # Every package that is marked essential, with all its scripts: the parts of a build, without the wait.
-RECIPE = 'distro = "debian"\nrelease = "bookworm"\n[packages]\nvariant = "essential"\n'
+BASE = 'distro = "debian"\nrelease = "bookworm"\n[packages]\nvariant = "essential"\n'
+# The hooks take long enough for the random moments to meet each.
+RECIPE = f"""{BASE}
+[files]
+"/etc/copied" = {{ source = "recipe.toml" }}
+[[hook]]
+stage = "extracted"
+run = 'sleep 0.2 & wait; echo 1 > "$ROOTFSBUILD_ROOT/etc/extracted"'
+[[hook]]
+stage = "configured"
+run = "sleep 0.2 & wait; echo 2 > /etc/configured"
+[[hook]]
+stage = "finished"
+run = 'sleep 0.2 & wait; echo 3 > "$ROOTFSBUILD_ROOT/etc/finished"'
+"""
 KILLS = 20
 GENTLE_SECONDS = 5.0
 SET_CHILD_SUBREAPER = 36
@@ -74,6 +88,15 @@ def _adopt_orphans():
     libc.prctl(SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
+@pytest.fixture(autouse=True)
+def _signals_heard():
+    """Have the signals do something in the builds: ignored ones, as in a shell's background, are inherited so."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @dataclass(frozen=True)
 class Place:
     """One folder in which builds are killed, and what the machine was like before."""
@@ -89,10 +112,10 @@ class Place:
     def target(self):
         return self.folder / "root"
 
-    def build(self):
-        command = [sys.executable, "-m", "rootfsbuild", "-q", self.recipe, "-o", self.target, "--cache-dir", self.store]
+    def build(self, *program):
+        command = [sys.executable, *(program or ("-m", "rootfsbuild")), "-q", self.recipe, "-o", self.target]
         return subprocess.Popen(
-            [*map(str, command), *self.words],
+            [*map(str, command), "--cache-dir", str(self.store), *self.words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -104,6 +127,9 @@ class Place:
 
     def check_nothing_left(self):
         assert not os.path.lexists(self.target)
+        self.check_nothing_runs()
+
+    def check_nothing_runs(self):
         # What the kernel does after a SIGKILL of the builder, it does in its own time.
         wait_until(lambda: not self.processes(), 5)
         wait_until(lambda: not self.added_mounts(), 5)
@@ -234,8 +260,7 @@ def test_sigkill_at_any_moment(place, undisturbed):
             builder.wait(moment)
         builder.kill()
         builder.communicate()
-        if builder.returncode == 0:
-            start_over(place)  # the machine was faster this time
+        start_over(place, undisturbed)
         place.check_nothing_left()
         assert len(place.staging()) <= 1
     place.finish(undisturbed)
@@ -246,7 +271,7 @@ def test_sigkill_at_any_moment(place, undisturbed):
 def test_sigint_at_any_moment(place, undisturbed, as_from_a_terminal):
     # A key at a terminal reaches every process of the group, `kill` only one: half of the moments each.
     for moment in moments(undisturbed.seconds, 11)[as_from_a_terminal::2]:
-        interrupt(place, moment, [signal.SIGINT], group=as_from_a_terminal)
+        interrupt(place, undisturbed, moment, [signal.SIGINT], group=as_from_a_terminal)
     place.finish(undisturbed)
 
 
@@ -258,25 +283,74 @@ def test_sigint_at_any_moment(place, undisturbed, as_from_a_terminal):
 )
 @pytest.mark.parametrize("part", [0.3, 0.8])
 def test_gentle_signals(place, undisturbed, signals, part):
-    interrupt(place, part * undisturbed.seconds, signals, group=False)
+    interrupt(place, undisturbed, part * undisturbed.seconds, signals, group=False)
+
+
+HOOKS = {
+    "outside": ("extracted", "sleep 999 & touch started; wait", "started"),
+    "inside": ("configured", "sleep 999 & touch /started; wait", ".root.rootfsbuild-*/root/started"),
+}
 
 
 @GENTLE
-def test_a_hook_outside_ends_with_all_it_started(place):
-    started = place.folder / "started"
-    (place.folder / "recipe.toml").write_text(
-        f'{RECIPE}[[hook]]\nstage = "extracted"\nwhere = "outside"\nrun = "sleep 999 & touch started; wait"\n'
-    )
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("where", HOOKS)
+def test_a_hook_ends_with_all_it_started(place, where, number):
+    stage, script, started = HOOKS[where]
+    text = f'{BASE}[[hook]]\nstage = "{stage}"\nwhere = "{where}"\nrun = "{script}"\n'
+    (place.folder / "recipe.toml").write_text(text)
     hooked = dataclasses.replace(place, recipe=place.folder / "recipe.toml")
     builder = hooked.build()
-    wait_until(started.exists, 60)
-    builder.send_signal(signal.SIGTERM)
+    wait_until(lambda: any(place.folder.glob(started)), 60)
+    builder.send_signal(number)
     _, errors = builder.communicate(timeout=60)
-    assert builder.returncode == 128 + signal.SIGTERM, errors.decode()
+    assert builder.returncode == (-number if number == signal.SIGKILL else 128 + number), errors.decode()
     hooked.check_nothing_left()
 
 
-def interrupt(place, moment, signals, *, group):
+PUBLISHING = """
+import os, sys
+from rootfsbuild import cli
+from rootfsbuild.rootfs import publish
+number, name, before = {moment!r}
+real = getattr(publish, name)
+def signalled(*words, **named):
+    if before:
+        os.kill(os.getpid(), number)
+    real(*words, **named)
+    if not before:
+        os.kill(os.getpid(), number)
+setattr(publish, name, signalled)
+sys.exit(cli.main())
+"""
+
+
+@GENTLE
+@pytest.mark.parametrize(
+    ("moment", "status", "published"),
+    [
+        ((signal.SIGTERM, "_sync", False), 143, False),
+        ((signal.SIGKILL, "_put", True), -9, False),
+        ((signal.SIGKILL, "_put", False), -9, True),
+        ((signal.SIGINT, "_put", True), 0, True),
+        ((signal.SIGINT, "remove_tree", False), 0, True),
+    ],
+    ids=["term-before", "kill-before", "kill-after", "int-within", "int-at-the-end"],
+)
+def test_a_signal_while_a_result_is_published(place, undisturbed, moment, status, published):
+    builder = place.build("-c", PUBLISHING.format(moment=(int(moment[0]), *moment[1:])))
+    _, errors = builder.communicate(timeout=60)
+    assert builder.returncode == status, errors.decode()
+    assert os.path.lexists(place.target) == published
+    start_over(place, undisturbed)  # whole, then, and with a record by which the next build knows it
+    place.check_nothing_runs()
+    if status < 0:
+        place.finish(undisturbed)
+    else:
+        assert os.listdir(place.folder) == ["root.log"]
+
+
+def interrupt(place, undisturbed, moment, signals, *, group):
     builder = place.build()
     with contextlib.suppress(subprocess.TimeoutExpired):
         builder.wait(moment)
@@ -288,19 +362,26 @@ def interrupt(place, moment, signals, *, group):
             builder.wait(0.02)
     _, errors = builder.communicate(timeout=60)
     if builder.returncode == 0:
-        start_over(place)
-    elif builder.returncode != -signals[0] or errors:
+        assert errors == b""
+        start_over(place, undisturbed)
+    elif builder.returncode == 128 + signals[0]:
+        assert errors == b"error: stopped by signal %d\n" % signals[0]
+    else:
         # Before Python has come as far as the program, a signal does what it does to any program.
-        assert builder.returncode == 128 + signals[0], errors.decode()
-        assert b"Traceback" not in errors
+        assert builder.returncode in {-signals[0], 1}, errors.decode()
+        assert b"rootfsbuild" not in errors, errors.decode()
+        assert b"error: " not in errors, errors.decode()
     assert time.monotonic() - start < GENTLE_SECONDS
     place.check_nothing_left()
     assert place.staging() == []
 
 
-def start_over(place):
-    remove_tree(str(place.target))
-    os.unlink(f"{place.target}.manifest.json")
+def start_over(place, undisturbed):
+    """Take away what a build made that was faster this time, or killed when it had published."""
+    if os.path.lexists(place.target):
+        assert dump_tree(str(place.target), times=True) == undisturbed.tree
+        remove_tree(str(place.target))
+        os.unlink(f"{place.target}.manifest.json")
 
 
 @HARD
@@ -314,8 +395,7 @@ def test_sigkill_while_packages_arrive(place, undisturbed, tmp_path):
                 builder.wait(moment)
             builder.kill()
             builder.communicate()
-            if builder.returncode == 0:
-                start_over(cold)
+            start_over(cold, undisturbed)
             cold.check_nothing_left()
         cold.finish(undisturbed)
         asked = debian.requests("/pool/")
