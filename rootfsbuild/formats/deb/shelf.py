@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rootfsbuild.formats.deb.listing import Listing, Span
     from rootfsbuild.formats.deb.naming import Place
@@ -152,13 +152,13 @@ def write_shelf(folder: str, sha256: str, listing: Listing, sought: Sought) -> N
 
     def fill(database: sqlite3.Connection) -> None:
         database.executescript(_TABLES)
-        paragraphs = list(listing.spans())
-        database.executemany("INSERT INTO paragraph VALUES (?, ?, ?, ?, ?)", paragraphs)
+        database.executemany("INSERT INTO paragraph VALUES (?, ?, ?, ?, ?)", listing.spans())
+        (paragraphs,) = database.execute("SELECT count(*) FROM paragraph").fetchone()
         database.executemany("INSERT INTO provided VALUES (?, ?)", listing.provided())
         database.executemany("INSERT INTO notable VALUES (?)", ((span[0],) for span in listing.notable()))
         database.executescript(_INDEXES)
         database.executemany("INSERT INTO piece VALUES (?, ?, ?)", _packed(listing.pieces))
-        about = (sha256, len(paragraphs), len(listing.pieces), sought.complete)
+        about = (sha256, paragraphs, len(listing.pieces), sought.complete)
         database.execute("INSERT INTO about VALUES (?, ?, ?, ?)", about)
         _insert_sought(database, sought)
 
@@ -196,12 +196,13 @@ def _write(folder: str, sha256: str, fill: Callable[[sqlite3.Connection], None],
         raise
 
 
-def _packed(pieces: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
+def _packed(pieces: Sequence[bytes]) -> Iterator[tuple[int, int, bytes]]:
     import zstandard  # noqa: PLC0415 - not needed where everything is kept already
 
     # With a checksum: a paragraph that a disk damaged must not be taken for what the archive says.
     encoder = zstandard.ZstdCompressor(level=1, write_checksum=True)
-    return [(number, len(piece), encoder.compress(piece)) for number, piece in enumerate(pieces)]
+    for number, piece in enumerate(pieces):
+        yield number, len(piece), encoder.compress(piece)
 
 
 def _insert_sought(database: sqlite3.Connection, sought: Sought) -> None:
