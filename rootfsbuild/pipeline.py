@@ -21,7 +21,7 @@ from rootfsbuild.plan import Package, Plan, Request
 from rootfsbuild.recipe import Recipe
 from rootfsbuild.repository.fetch import Wanted, open_fetch
 from rootfsbuild.repository.mirrors import Mirror, find_mirrors
-from rootfsbuild.repository.sources import Sources
+from rootfsbuild.repository.sources import ANY_MOMENT, Sources
 from rootfsbuild.repository.store import Store, default_cache_dir
 from rootfsbuild.rootfs.hooks import copy_files, run_hooks
 from rootfsbuild.rootfs.inside import edit_root
@@ -118,7 +118,7 @@ def _open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterato
             fetch,
             settings.now,
             settings.relax,
-            frozen=recipe.snapshot is not None,
+            past=ANY_MOMENT if recipe.snapshot is not None else frozenset(),
         )
 
 

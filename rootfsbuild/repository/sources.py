@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from rootfsbuild.repository.mirrors import Mirror
     from rootfsbuild.repository.store import Store
 
+CARRIED = frozenset({"expired", "old"})
+"""Freshness rules that do not apply to documents kept on purpose: that one is older than another still counts."""
+ANY_MOMENT = CARRIED | {"rollback"}
+"""Those that do not apply where a moment of the past was asked for."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -28,5 +33,5 @@ class Sources:
     """Seconds since the epoch: freshness is always judged by the real clock."""
     relax: frozenset[str]
     """Names of the checks that are switched off."""
-    frozen: bool = False
-    """Whether a past moment was asked for: an old document is then what is wanted, not an attack."""
+    past: frozenset[str] = frozenset()
+    """Freshness rules (`expired`, `old`, `rollback`) that do not apply, as a past moment was asked for."""

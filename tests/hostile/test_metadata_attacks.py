@@ -18,6 +18,7 @@ from rootfsbuild.formats.deb.release import fetch_release
 from rootfsbuild.repository.fetch import Fetch, Wanted
 from rootfsbuild.repository.mirrors import Mirror, address
 from rootfsbuild.repository.rollback import last_date
+from rootfsbuild.repository.sources import ANY_MOMENT
 from rootfsbuild.repository.store import Store
 from rootfsbuild.repository.transfer import Limits
 from rootfsbuild.repository.trust import load_keyring
@@ -42,7 +43,7 @@ def build(tmp_path, key):
     heard = []
     fetch = Fetch(store, heard.append, Limits(tries=2), pause=lambda _: None)
 
-    def run(*mirrors, suite="bookworm", relax=(), now=None, keys=None, frozen=False, **archive):
+    def run(*mirrors, suite="bookworm", relax=(), now=None, keys=None, past=frozenset(), **archive):
         named = [("", one.write(tmp_path / f"{one.fingerprint}.gpg")) for one in (keys or [key])]
         return fetch_release(
             Archive(**archive),
@@ -54,7 +55,7 @@ def build(tmp_path, key):
             time.time() if now is None else now,
             heard.append,
             frozenset(relax),
-            frozen=frozen,
+            past=past,
         )
 
     run.store, run.fetch, run.heard = store, fetch, heard
@@ -314,7 +315,7 @@ def test_past_moment_that_was_asked_for_weakens_nothing(build, tmp_path, key, mi
     build(mirror)
     past = time.time() - 500 * DAY
     write_repository(tmp_path / "m", key, date=past, valid_until=past + DAY)
-    assert build(tmp_path / "m", frozen=True, max_age_days=9).release.date == int(past)
+    assert build(tmp_path / "m", past=ANY_MOMENT, max_age_days=9).release.date == int(past)
     assert not build.weakened()
     refused(build, tmp_path / "m", rule="rollback")
 

@@ -19,7 +19,7 @@ from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
 from rootfsbuild.plan import Request
 from rootfsbuild.repository.fetch import open_fetch
 from rootfsbuild.repository.mirrors import Mirror
-from rootfsbuild.repository.sources import Sources
+from rootfsbuild.repository.sources import ANY_MOMENT, Sources
 from rootfsbuild.repository.store import Store
 
 NAME = "main/binary-amd64/Packages"
@@ -45,7 +45,7 @@ class World:
         self.archive = Archive("mine", ("bookworm",), keys=(Key("", key.write(folder / "key"), ""),))
         self.urls = [f"file://{self.mirror}"]
         self.relax = frozenset()
-        self.frozen = False
+        self.past = frozenset()
         self.architecture = "amd64"
 
     def publish(self, files, suite="bookworm", **fields):
@@ -59,7 +59,7 @@ class World:
         mirrors = {archive.name: tuple(Mirror(url, "test") for url in self.urls) for archive in archives}
         with store.in_use(), open_fetch(store, report) as fetch:
             sources = Sources(
-                archives, self.architecture, mirrors, store, fetch, time.time, self.relax, frozen=self.frozen
+                archives, self.architecture, mirrors, store, fetch, time.time, self.relax, past=self.past
             )
             return refresh(sources, report)
 
@@ -268,7 +268,7 @@ def test_what_a_past_moment_asks_for_may_be_old(world):
     world.publish({NAME: packages("a")}, date=time.time() - 50 * DAY, valid_until=time.time() - 40 * DAY)
     with pytest.raises(UntrustedError, match="was valid until"):
         world.read()
-    world.frozen = True
+    world.past = ANY_MOMENT
     said = []
     assert names(world.read(report=said.append)) == ["a"]
     assert [event for event in said if isinstance(event, Warned) and event.weakens] == []

@@ -85,7 +85,7 @@ def _fetch_release(sources: Sources, archive: Archive, suite: str, keyring: Keyr
         sources.now(),
         report,
         sources.relax,
-        frozen=sources.frozen,
+        past=sources.past,
     )
 
 

@@ -134,13 +134,13 @@ def check_release(
     relax: frozenset[str] = frozenset(),
     report: events.Report = events.ignore,
     subject: str = "",
-    frozen: bool = False,
+    past: frozenset[str] = frozenset(),
 ) -> None:
     """Judge whether a Release is the one asked for and fresh at `now` (seconds); raise UntrustedError if not.
 
     `relax` names checks that only warn: `expired` (Valid-Until), `rollback` (a Date before `last_date`),
     `old` (more than `max_age_days`, for a Release that sets no end itself). A Date in the future and a wrong
-    suite are never let pass. `frozen`: a past moment was asked for, so that an old Release is the right one.
+    suite are never let pass. `past` names those that do not apply, as a past moment was asked for.
     """
     subject = subject or f"the Release of {asked_suite}"
     if not _is_suite(release, asked_suite):
@@ -149,15 +149,14 @@ def check_release(
     if release.date > now + FUTURE:
         problem = f"has the Date {utc(release.date)}, which is in the future: {clock(now)}"
         raise UntrustedError(subject, "future", problem, hint="set this machine's clock")
-    if frozen:
-        return
-    for rule, name, problem in _stale(release, now, last_date, max_age_days):
+    stale = [found for found in _stale(release, now, last_date, max_age_days) if found[1] not in past]
+    for rule, name, problem in stale:
         if name not in relax:
             hint = f"the mirror may be out of date, or the clock wrong; --allow={name} accepts it all the same"
             raise UntrustedError(subject, rule, problem, hint=hint)
         report(events.Warned(f"{subject} {problem}; accepted because of --allow={name}", weakens=name))
     age = (now - release.date) / DAY
-    if max_age_days and release.valid_until is None and 0.75 * max_age_days < age <= max_age_days:
+    if max_age_days and "old" not in past and release.valid_until is None and 0.75 * max_age_days < age <= max_age_days:
         limit = f"older than {max_age_days} days it will be refused"
         report(events.Warned(f"{subject} is {age:.0f} days old; {limit}"))
 
@@ -173,15 +172,15 @@ def fetch_release(
     report: events.Report,
     relax: frozenset[str],
     *,
-    frozen: bool = False,
+    past: frozenset[str] = frozenset(),
 ) -> Trusted:
     """Fetch the signed document of a suite and check it in every way; the first mirror that passes wins.
 
     InRelease is preferred, because Release and Release.gpg can be of different moments on a mirror. Raises
     UntrustedError or FetchError. The Date is remembered in the store only after everything else was right.
-    `frozen`: the mirrors serve a past moment that was asked for, so that freshness is no question.
+    `past`: freshness rules that do not apply, as the mirrors serve a past moment that was asked for.
     """
-    judge = _Judge(archive, suite, keyring, now, report, relax, store.trust, frozen)
+    judge = _Judge(archive, suite, keyring, now, report, relax, store.trust, past)
     bases = {f"{_folder(mirror.url, suite)}/InRelease": mirror.url for mirror in mirrors}
     label = f"InRelease of {archive.name} {suite}"
     try:
@@ -206,7 +205,7 @@ class _Judge:
     report: events.Report
     relax: frozenset[str]
     memory: str
-    frozen: bool
+    past: frozenset[str]
 
     def inline(self, data: bytes) -> Trusted:
         """Judge an InRelease; raise UntrustedError."""
@@ -256,7 +255,7 @@ class _Judge:
             relax=self.relax | own,
             report=self.report,
             subject=subject,
-            frozen=self.frozen,
+            past=self.past,
         )
         digest = hashlib.sha256(data).hexdigest()
         return Trusted(release, digest, verified.signers, self.keyring.digest, base="")
