@@ -67,7 +67,7 @@ class StaleLockError(RootfsbuildError):
 
     def describe(self) -> str:
         """Return the lock and what changed."""
-        return "\n".join([f"{self.file} is stale:", *(f"  {line}" for line in self.changes)])
+        return "\n".join([f"the lock {self.file} does not fit:", *(f"  {line}" for line in self.changes)])
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import NoReturn
 from rootfsbuild import __version__
 from rootfsbuild.errors import UsageError
 
-VERBS = ("build", "config", "why", "run", "cache", "schema")
+VERBS = ("build", "lock", "config", "why", "run", "cache", "schema")
 
 # What `--allow` can switch off, and what that means.
 RELAXATIONS = {
@@ -26,6 +26,8 @@ examples:
   rootfsbuild recipes/debian12.toml                 build out/debian12/
   rootfsbuild recipes/debian12.toml -o base.tar     build a tar archive
   rootfsbuild --dry-run recipes/debian12.toml       show what would be installed
+  rootfsbuild lock recipes/debian12.toml            pin every package in a file to commit
+  rootfsbuild --locked recipes/debian12.toml        build what the lock says, bit for bit
   rootfsbuild why recipes/debian12.toml libgcc-s1   show what brought a package in
   rootfsbuild config recipes/debian12.toml          show every setting and where it came from
   rootfsbuild run out/debian12 -- cat /etc/os-release
@@ -34,7 +36,7 @@ examples:
 _EXITS = """\
 exit status:
   0 done              1 build failed       2 usage or recipe      3 no solution
-  5 network           6 signature or hash  7 privilege or host    130, 143 interrupted
+  4 lock is stale     5 network           6 signature or hash  7 privilege or host    130, 143 interrupted
 """
 
 _GLOBAL_FLAGS = frozenset({"-q", "--quiet", "-v", "--verbose", "--json"})
@@ -107,6 +109,7 @@ def _build_parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"rootfsbuild {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog="rootfsbuild", parser_class=_Parser)
     _add_build(verbs)
+    _add_lock(verbs)
     _add_config(verbs)
     _add_why(verbs)
     _add_run(verbs)
@@ -153,9 +156,15 @@ def _add_sources(parser: _Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print data as JSON")
 
 
+def _add_locks(parser: _Parser) -> None:
+    parser.add_argument("--lock", metavar="FILE", help="use this lock (default: NAME.ARCH.lock beside the recipe)")
+    parser.add_argument("--locked", action="store_true", help="demand a lock, and read no index")
+
+
 def _add_build(verbs: Verbs[_Parser]) -> None:
     parser = _verb(verbs, "build", "build a root (the default verb)", "rootfsbuild recipes/debian12.toml -o base.tar")
     _add_sources(parser)
+    _add_locks(parser)
     parser.add_argument(
         "-o", "--output", metavar="PATH", help="a directory, or a file that ends in .tar (default: out/NAME)"
     )
@@ -171,6 +180,27 @@ def _add_build(verbs: Verbs[_Parser]) -> None:
         default=1800.0,
         help="end a script that runs longer (default: 1800; 0: never)",
     )
+
+
+def _add_lock(verbs: Verbs[_Parser]) -> None:
+    parser = _verb(
+        verbs,
+        "lock",
+        "write down what a recipe comes to now, for building the same again",
+        "rootfsbuild lock recipes/debian12.toml",
+    )
+    _add_sources(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="the lock (default: NAME.ARCH.lock beside the recipe)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="only say whether the lock fits the recipe; no network")
+    what.add_argument("--diff", action="store_true", help="only show what would change")
+    what.add_argument(
+        "--upgrade",
+        metavar="PACKAGE",
+        nargs="*",
+        help="upgrade these packages and only what must change with them; without a name, everything",
+    )
+    parser.add_argument("--markdown", action="store_true", help="show changes as Markdown, for a pull request")
 
 
 def _add_config(verbs: Verbs[_Parser]) -> None:
@@ -193,6 +223,7 @@ def _add_why(verbs: Verbs[_Parser]) -> None:
         "rootfsbuild why recipes/debian12.toml libgcc-s1",
     )
     _add_sources(parser)
+    _add_locks(parser)
     parser.add_argument("package", metavar="PACKAGE", help="the package to explain")
 
 

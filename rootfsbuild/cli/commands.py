@@ -12,14 +12,14 @@ from rootfsbuild.cli.arguments import parse_mirrors
 from rootfsbuild.cli.progress import Terminal
 from rootfsbuild.cli.render import render_plan, render_settings, settings_document, to_json
 from rootfsbuild.cli.stopping import until_published
-from rootfsbuild.events import Warned
+from rootfsbuild.events import Notice, Warned
 from rootfsbuild.manifest import describe_plan
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from rootfsbuild.pipeline import Settings
     from rootfsbuild.recipe import Recipe
+    from rootfsbuild.settings import Settings
 
 
 def _build(arguments: Namespace) -> int:
@@ -36,6 +36,23 @@ def _build(arguments: Namespace) -> int:
     result = pipeline.build(recipe, target, settings, until_published(terminal))
     if arguments.json:
         _print(to_json({"output": result.target, "manifest": result.manifest, **describe_plan(result.plan)}))
+    return 0
+
+
+def _lock(arguments: Namespace) -> int:
+    from rootfsbuild import locking  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.planning import standing_lock  # noqa: PLC0415 - the same
+
+    terminal = _terminal(arguments)
+    recipe = _load(arguments, terminal)
+    file = arguments.output or standing_lock(recipe)
+    if arguments.check:
+        lock = locking.check_lock(recipe, file)
+        terminal(Notice(f"{file} fits: {len(lock.plan.packages)} packages"))
+        return 0
+    lock = locking.make_lock(recipe, _settings(arguments), terminal)
+    locking.save_lock(lock, file)
+    terminal(Notice(f"{file}: {len(lock.plan.packages)} packages"))
     return 0
 
 
@@ -88,6 +105,7 @@ def _schema(arguments: Namespace) -> int:
 
 COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "build": _build,
+    "lock": _lock,
     "config": _config,
     "why": _why,
     "run": _run,
@@ -114,7 +132,7 @@ def _load(arguments: Namespace, terminal: Terminal) -> Recipe:
 
 
 def _settings(arguments: Namespace) -> Settings:
-    from rootfsbuild.pipeline import Settings  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.settings import Settings  # noqa: PLC0415 - each verb loads only what it needs
 
     return Settings(
         overrides=parse_mirrors(arguments.mirror),
@@ -122,6 +140,8 @@ def _settings(arguments: Namespace) -> Settings:
         now=time.time,
         cache_dir=arguments.cache_dir or "",
         relax=frozenset(arguments.allow),
+        lock_file=getattr(arguments, "lock", None) or "",
+        locked=getattr(arguments, "locked", False),
         force=getattr(arguments, "force", False),
         keep=getattr(arguments, "keep", False),
         debug_shell=getattr(arguments, "debug_shell", False),

@@ -71,6 +71,10 @@ class Format(Generic[M]):
     """Fetch and verify the signed documents and the indexes they prove."""
     resolve: Callable[[Request, M], tuple[Package, ...]]
     """Choose packages, in install order; raises UnsatisfiableError with its explanation."""
+    proves: Callable[[M, Package], bool]
+    """Tell whether an index of the metadata lists exactly this package."""
+    prove: Callable[[Plan, Sources, Report], None]
+    """Verify the documents that a plan names, and that they list its packages; raises UntrustedError."""
     why: Callable[[Sequence[Package], str], Sequence[str]]
     """Return the chain that brought a package in, a line each."""
     source_list: Callable[[Sequence[Archive], Mapping[str, str]], str]

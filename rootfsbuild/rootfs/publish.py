@@ -67,18 +67,23 @@ class Staging:
         """Where the record of the result goes."""
         return manifest_path(self.target)
 
-    def publish(self, description: Mapping[str, Any], report: Report = ignore) -> str:
-        """Put `result` in the target's place with `description` beside it, and return the path of the latter.
+    @property
+    def lock(self) -> str:
+        """Where the lock goes that builds the result again."""
+        return self.target + ".lock"
+
+    def publish(self, description: Mapping[str, Any], report: Report = ignore, *, lock: str = "") -> str:
+        """Put `result` in the target's place, its record and the text of its lock beside it; return the record's path.
 
         Everything is on disk before it appears. Raises TargetError if the target has come into being
         meanwhile, StorageError when the file system refuses; nothing of the kind after `Published`.
         """
         with self._refusals():
-            record = self._write_record(description)
+            records = self._write_records(description, lock)
             _sync(self.result)
         with postponed():
             with self._refusals():
-                self._take_place(record)
+                self._take_place(records)
             report(Published(self.target))
         try:
             _sync_directory(os.path.dirname(self.target))
@@ -86,25 +91,33 @@ class Staging:
             report(Warned(f"{self.target} is complete, but may not outlive a power failure: {error.strerror}"))
         return self.manifest
 
-    def _write_record(self, description: Mapping[str, Any]) -> str:
+    def _write_records(self, description: Mapping[str, Any], lock: str) -> dict[str, str]:
+        """Return where each file that belongs beside the target was written -> its place."""
         fills = not self.replaces and _fills(self.target)
         made = [_identity(self.target if fills else self.result)]
         if self.replaces:
             made.append(_identity(self.target))
         # Beside the target, which here is another file system than the staging directory's.
-        record = self.manifest + ".new" if fills else os.path.join(self.directory, "manifest")
-        _write_durably(record, json.dumps({**description, _MADE: made}, indent=2) + "\n")
-        return record
+        record = json.dumps({**description, _MADE: made}, indent=2) + "\n"
+        texts = {self.lock: lock, self.manifest: record} if lock else {self.manifest: record}
+        written: dict[str, str] = {}
+        for place, text in texts.items():
+            new = place + ".new" if fills else os.path.join(self.directory, os.path.basename(place))
+            _write_durably(new, text)
+            written[new] = place
+        return written
 
-    def _take_place(self, record: str) -> None:
+    def _take_place(self, records: Mapping[str, str]) -> None:
         # First, so that a result that is there can always be recognised.
-        os.rename(record, self.manifest)
+        for new, place in records.items():
+            os.rename(new, place)
         try:
             _put(self.result, self.target, os.path.join(self.directory, "replaced"), replaces=self.replaces)
         except OSError:
             if not self.replaces:
-                with suppress(OSError):
-                    os.unlink(self.manifest)
+                for place in records.values():
+                    with suppress(OSError):
+                        os.unlink(place)
             raise
 
     @contextmanager

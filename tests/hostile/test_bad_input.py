@@ -506,7 +506,7 @@ def test_a_build_that_fails_leaves_the_earlier_result_as_it_was(tmp_path, whole_
     (tmp_path / "out/box/mark").write_text("")
     refused(build(whole_shop.recipe("base", "none"), "--force"), 3, "none")
     assert (tmp_path / "out/box/mark").exists()
-    assert {"box", "box.log", "box.manifest.json"} == set(os.listdir(tmp_path / "out"))
+    assert {"box", "box.lock", "box.log", "box.manifest.json"} == set(os.listdir(tmp_path / "out"))
 
 
 @needs_root

@@ -152,7 +152,7 @@ class Place:
         built = rootfsbuild(*words)
         assert built.status == 0, built.err
         assert dump_tree(str(self.target), times=True) == undisturbed.tree
-        assert sorted(os.listdir(self.folder)) == ["root", "root.log", "root.manifest.json"]
+        assert sorted(os.listdir(self.folder)) == ["root", "root.lock", "root.log", "root.manifest.json"]
         assert not self.processes()
 
 
@@ -381,7 +381,8 @@ def start_over(place, undisturbed):
     if os.path.lexists(place.target):
         assert dump_tree(str(place.target), times=True) == undisturbed.tree
         remove_tree(str(place.target))
-        os.unlink(f"{place.target}.manifest.json")
+        for suffix in ("lock", "manifest.json"):
+            os.unlink(f"{place.target}.{suffix}")
 
 
 @HARD

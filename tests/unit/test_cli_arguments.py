@@ -40,7 +40,7 @@ def test_options_stand_before_or_after_the_recipe(words):
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "build"])
 def test_every_verb_is_known_and_carried_out(verb):
-    words = {"config": ["r"], "why": ["r", "p"], "run": ["root"], "cache": ["dir"]}.get(verb, [])
+    words = {"config": ["r"], "lock": ["r"], "why": ["r", "p"], "run": ["root"], "cache": ["dir"]}.get(verb, [])
     assert parse([verb, *words]).verb == verb
     assert set(COMMANDS) == set(VERBS)
 

@@ -48,6 +48,14 @@ def _check(path, **options):
     return check_target(str(path), **{"home": "/nonexistent", "cwd": "/nonexistent", **options})
 
 
+def test_a_lock_is_published_with_its_result(tmp_path):
+    with open_staging(str(tmp_path / "x")) as staging:
+        os.rename(staging.root, staging.result)
+        staging.publish({}, lock="a lock\n")
+    assert sorted(os.listdir(tmp_path)) == ["x", "x.lock", "x.manifest.json"]
+    assert (tmp_path / "x.lock").read_text() == "a lock\n"
+
+
 def test_a_result_appears_whole_with_its_record_and_nothing_else(tmp_path):
     manifest = _build(tmp_path / "out" / "debian")
     assert sorted(os.listdir(tmp_path / "out")) == ["debian", "debian.manifest.json"]

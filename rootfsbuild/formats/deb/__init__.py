@@ -5,6 +5,7 @@ from __future__ import annotations
 from rootfsbuild.formats.deb.cleanup import clean
 from rootfsbuild.formats.deb.explain import why
 from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
+from rootfsbuild.formats.deb.prove import prove, proves
 from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
 from rootfsbuild.formats.deb.scripts import script_environment
 from rootfsbuild.formats.deb.skeleton import prepare
@@ -16,6 +17,8 @@ DEB = Format(
     name="deb",
     refresh=refresh,
     resolve=resolve_metadata,
+    proves=proves,
+    prove=prove,
     why=why,
     source_list=source_list,
     localise_sources=localise_sources,

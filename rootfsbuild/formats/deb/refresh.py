@@ -48,7 +48,7 @@ def refresh(sources: Sources, report: Report) -> Metadata:
     for archive in sources.archives:
         keyring = load_keyring([(key.fingerprint, key.path) for key in archive.keys])
         for suite in archive.suites:
-            snapshot, indexes = _refresh_suite(sources, archive, suite, keyring, report)
+            snapshot, indexes = refresh_suite(sources, archive, suite, keyring, report)
             snapshots.append(snapshot)
             placed += indexes
     return Metadata(Universe(placed, sources.architecture), tuple(snapshots))
@@ -59,9 +59,10 @@ def resolve_metadata(request: Request, metadata: Metadata) -> tuple[Package, ...
     return resolve(request, metadata.universe).packages
 
 
-def _refresh_suite(
+def refresh_suite(
     sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report
 ) -> tuple[Snapshot, list[Placed]]:
+    """Fetch and verify one suite: what was trusted, and its indexes in the order of the archive's components."""
     trusted = _fetch_release(sources, archive, suite, keyring, report)
     try:
         return _read_suite(sources, archive, suite, trusted)

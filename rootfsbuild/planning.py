@@ -1,0 +1,187 @@
+"""From a recipe to its plan: read from a lock that fits, or resolved from what the archives say now."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from rootfsbuild.distro import Archive
+from rootfsbuild.errors import RecipeError, StaleLockError
+from rootfsbuild.events import Event, Notice, Report, StageEnded, StageStarted, Warned
+from rootfsbuild.formats import FORMATS
+from rootfsbuild.formats.format import Format
+from rootfsbuild.lock import Lock, check_fits, load_lock, lock_path
+from rootfsbuild.plan import Package, Plan, Request
+from rootfsbuild.recipe import Recipe
+from rootfsbuild.recipe_identity import identify
+from rootfsbuild.repository.fetch import Wanted, open_fetch
+from rootfsbuild.repository.mirrors import Mirror, find_mirrors
+from rootfsbuild.repository.sources import ANY_MOMENT, Sources
+from rootfsbuild.repository.store import Store, default_cache_dir
+from rootfsbuild.settings import Settings
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan and where it came from."""
+
+    plan: Plan
+    lock: str = ""
+    """The lock that it was read from; empty if it was resolved."""
+    keep: Callable[[], None] = lambda: None
+    """Writes down what was read of the indexes, for the next call; some work, that can be done at any time."""
+
+
+def format_of(recipe: Recipe) -> Format[Any]:
+    """Return the functions of a recipe's package format."""
+    return FORMATS[recipe.format]
+
+
+def find_plan(recipe: Recipe, sources: Sources, settings: Settings, report: Report) -> Planned:
+    """Return the plan of the recipe's lock if there is one that fits, else what the archives come to now.
+
+    Raises RecipeError, IntegrityError or StaleLockError for a lock that was asked for and cannot be used, and what
+    `resolve` raises.
+    """
+    lock = _find_lock(recipe, settings, report)
+    if lock is None:
+        return resolve(recipe, sources, settings, report)
+    file, found = lock
+    said = settings.environ.get("SOURCE_DATE_EPOCH", "")
+    if said and said != str(found.plan.epoch):
+        report(Warned(f"SOURCE_DATE_EPOCH is not used: {file} says {found.plan.epoch}"))
+    report(Notice(f"{file}: {len(found.plan.packages)} packages"))
+    return Planned(found.plan, file)
+
+
+def resolve(recipe: Recipe, sources: Sources, settings: Settings, report: Report) -> Planned:
+    """Read and verify the archives' metadata and choose from it.
+
+    Raises FetchError, UntrustedError, IntegrityError, UnsatisfiableError or RecipeError.
+    """
+    format_ = format_of(recipe)
+    weakened: set[str] = set()
+
+    def record(event: Event) -> None:
+        if isinstance(event, Warned) and event.weakens:
+            weakened.add(event.weakens)
+        report(event)
+
+    report(StageStarted("metadata"))
+    metadata = format_.refresh(sources, record)
+    report(StageEnded("metadata"))
+    report(StageStarted("resolve"))
+    packages = format_.resolve(request_of(recipe), metadata)
+    report(StageEnded("resolve"))
+    plan = Plan(
+        format=format_.name,
+        distro=recipe.distro,
+        release=recipe.release,
+        architecture=recipe.arch,
+        packages=packages,
+        snapshots=metadata.snapshots,
+        epoch=find_epoch(settings, [snapshot.date for snapshot in metadata.snapshots]),
+        weakened=tuple(sorted(weakened)),
+    )
+    return Planned(plan, keep=metadata.keep)
+
+
+def request_of(recipe: Recipe) -> Request:
+    """Return what a recipe asks of a resolver."""
+    return Request(recipe.arch, recipe.variant, recipe.include, recipe.exclude, recipe.recommends, recipe.preselect)
+
+
+def lock_of(recipe: Recipe, plan: Plan) -> Lock:
+    """Return the lock of what a recipe came to."""
+    return Lock(recipe.name, identify(recipe), plan)
+
+
+def standing_lock(recipe: Recipe) -> str:
+    """Return where the lock of a recipe stands, or would stand."""
+    return lock_path(recipe.path, recipe.name, recipe.arch)
+
+
+def _find_lock(recipe: Recipe, settings: Settings, report: Report) -> tuple[str, Lock] | None:
+    file = settings.lock_file or standing_lock(recipe)
+    wanted = bool(settings.lock_file) or settings.locked
+    if not os.path.lexists(file):
+        if not wanted:
+            return None
+        raise StaleLockError(file, ("there is no such file",), hint=f"rootfsbuild lock {recipe.path}")
+    lock = load_lock(file)
+    try:
+        check_fits(lock, file, recipe.name, recipe.arch, identify(recipe))
+    except StaleLockError as error:
+        if wanted:
+            raise
+        report(Warned(f"{error}\nresolving anew; {error.hint}"))
+        return None
+    return file, lock
+
+
+def find_epoch(settings: Settings, dates: Sequence[int]) -> int:
+    """Return the build's time in seconds: SOURCE_DATE_EPOCH, else the newest Release's Date."""
+    text = settings.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return max(dates)
+    if not text.isascii() or not text.isdigit():
+        raise RecipeError("SOURCE_DATE_EPOCH", f"{text!r} is no time", expected="whole seconds since 1970")
+    return int(text)
+
+
+@contextlib.contextmanager
+def open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator[Sources]:
+    """Yield where a recipe's archives are read from."""
+    store = Store(settings.cache_dir or default_cache_dir(settings.environ))
+    mirrors = {archive.name: _mirrors(archive, recipe, settings) for archive in recipe.archives}
+    unknown = sorted(settings.overrides.keys() - mirrors.keys())
+    if unknown:
+        report(Warned(f"--mirror {unknown[0]}: the recipe has no such archive ({', '.join(mirrors)})"))
+    with store.in_use(), open_fetch(store, report) as fetch:
+        yield Sources(
+            recipe.archives,
+            recipe.arch,
+            mirrors,
+            store,
+            fetch,
+            settings.now,
+            settings.relax,
+            past=ANY_MOMENT if recipe.snapshot is not None else frozenset(),
+        )
+
+
+def wanted_package(package: Package, sources: Sources) -> Wanted:
+    """Return a package's file as it is to be fetched."""
+    urls = tuple(f"{mirror.url}/{quote(package.filename)}" for mirror in sources.mirrors[package.archive])
+    return Wanted(urls, package.size, package.sha256, f"{package.name} {package.version}")
+
+
+def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirror, ...]:
+    if recipe.snapshot is not None:
+        if not archive.snapshot:
+            raise RecipeError(recipe.path, f"archive {archive.name} has no snapshot service", "snapshot")
+        url = archive.snapshot.format(archive=archive.name, timestamp=recipe.snapshot).rstrip("/")
+        return find_mirrors(
+            archive.name,
+            [url],
+            distro="",
+            suites=(),
+            overrides=settings.overrides,
+            environ={},
+            host_root="/nonexistent",
+        )
+    # The distribution's keys have fingerprints; an archive under a key file is somebody else's, and a suite that is
+    # named like the distribution's does not make the host's mirrors serve it.
+    foreign = not all(key.fingerprint for key in archive.keys)
+    return find_mirrors(
+        archive.name,
+        archive.mirrors,
+        distro="" if foreign else recipe.distro,
+        suites=() if foreign else archive.suites,
+        overrides=settings.overrides,
+        environ=settings.environ,
+    )
