@@ -38,7 +38,9 @@ def identify(recipe: Recipe) -> dict[str, Setting]:
     }
     for archive in recipe.archives:
         said |= {f"archive.{archive.name}.{key}": value for key, value in _tell_archive(archive)}
-    said |= {f"apt.sources.{name}": url for name, url in sorted(recipe.apt_sources.items())}
+    # By its digest, since the image's own apt may be told of mirrors, which are no part of a lock.
+    sources = "".join(f"{name}={url}\n" for name, url in sorted(recipe.apt_sources.items()))
+    said["apt.sources"] = f"sha256:{hashlib.sha256(sources.encode()).hexdigest()}" if sources else ""
     said |= {f"files.{item.target}": _tell_file(recipe, item) for item in recipe.files}
     for number, hook in enumerate(recipe.hooks, 1):
         said[f"hook.{number}"] = (hook.stage, "inside" if hook.inside else "outside", hook.run)
@@ -73,8 +75,9 @@ def _digest_tree(file: str, item: FileToCopy) -> str:
         if os.path.isdir(path):
             digest.update(b"d %s\n" % os.fsencode(name))
             continue
+        content = _digest_file(path, file).encode()
         kind = b"x" if os.stat(path).st_mode & 0o100 else b"f"
-        digest.update(b"%s %s %s\n" % (kind, _digest_file(path, file).encode(), os.fsencode(name)))
+        digest.update(b"%s %s %s\n" % (kind, content, os.fsencode(name)))
     return digest.hexdigest()
 
 

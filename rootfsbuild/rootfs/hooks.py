@@ -39,7 +39,8 @@ def copy_files(root: str, files: Sequence[FileToCopy]) -> None:
 def _copy(inside: Inside, item: FileToCopy, source: str, target: str) -> None:
     if os.path.isdir(source):
         with _obstacles_named(inside, item, target):
-            inside.make_directory(target, os.stat(source).st_mode & 0o755)
+            # Not the host's mode: that is the affair of whoever's umask the checkout was made under.
+            inside.make_directory(target)
         for name in sorted(os.listdir(source)):
             _copy(inside, item, os.path.join(source, name), f"{target.rstrip('/')}/{name}")
         return

@@ -52,6 +52,7 @@ def test_a_directory_is_copied_with_all_that_it_holds(tmp_path, root):
     (source / "sub/empty").mkdir(parents=True)
     (source / "sub/run").write_text("#!/bin/sh\n")
     (source / "sub/run").chmod(0o755)
+    (source / "sub").chmod(0o700)  # a checkout made under umask 077
     (source / "top").write_text("x")
     copy_files(str(root), [FileToCopy(str(source), "/opt/tree", None)])
     found = sorted(
@@ -59,6 +60,7 @@ def test_a_directory_is_copied_with_all_that_it_holds(tmp_path, root):
     )
     assert found == ["opt", "opt/tree", "opt/tree/sub", "opt/tree/sub/empty", "opt/tree/sub/run", "opt/tree/top"]
     assert stat.S_IMODE(os.lstat(root / "opt/tree/sub/run").st_mode) == 0o755
+    assert stat.S_IMODE(os.lstat(root / "opt/tree/sub").st_mode) == 0o755
 
 
 @needs_root
