@@ -47,6 +47,8 @@ class Archive:
     """An explicit pin (apt_preferences(5)); None if the Release decides."""
     snapshot: str = ""
     """URL of past states with {archive} and {timestamp} (YYYYMMDDTHHMMSSZ); empty if nobody keeps them."""
+    snapshot_file: str = ""
+    """URL of any file that it ever had, with {sha256}; empty if nobody keeps them."""
     threshold: int = 1
     """How many different keys must have made a good signature."""
     check_valid_until: bool = True
@@ -250,6 +252,7 @@ def _read_archive(document: Document, number: int, name: str, keys: Mapping[str,
         mirrors=tuple(data.get("mirrors", ())),
         keys=tuple(keys[key] for key in data.get("keys", ())),
         snapshot=data.get("snapshot", ""),
+        snapshot_file=data.get("snapshot-file", ""),
         threshold=data.get("threshold", 1),
         check_valid_until=data.get("check-valid-until", True),
         max_age_days=data.get("max-age-days"),

@@ -68,6 +68,7 @@ def _changes(merged: Merged, path: Path, data: Mapping[str, Any], distro: Distro
         "mirrors",
         "priority",
         "snapshot",
+        "snapshot-file",
         "threshold",
         "check-valid-until",
         "max-age-days",

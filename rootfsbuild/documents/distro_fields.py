@@ -19,6 +19,10 @@ TEMPLATE = Text(
     "a URL that contains {timestamp}, and {archive} where the archive's name belongs",
     r"(https?|file)://([^\s{}]|\{archive\})*\{timestamp\}([^\s{}]|\{archive\})*",
 )
+BY_HASH = Text(
+    "a URL that contains {sha256}",
+    r"(https?|file)://[^\s{}]*\{sha256\}[^\s{}]*",
+)
 
 ARCHIVE = Table(
     {
@@ -27,6 +31,7 @@ ARCHIVE = Table(
         "mirrors": Field(Several(URL), "Official mirrors in the order in which they are tried."),
         "keys": Field(Several(WORD), "Names of the keys in [keys] that may sign it."),
         "snapshot": Field(TEMPLATE, "Where past states are served."),
+        "snapshot-file": Field(BY_HASH, "Where any file that it ever had is served by its hash."),
         "architectures": Field(Several(ARCHITECTURE), "Architectures it still serves, if fewer than the release has."),
         "threshold": Field(Whole(1, 16), "How many different keys must have signed.", 1),
         "check-valid-until": Field(Flag(), "Whether the Valid-Until of its Release is believed.", default=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rootfsbuild.documents.distro_fields import COMPONENT, PACKAGE, SUITE, TEMPLATE, URL, WORD
+from rootfsbuild.documents.distro_fields import BY_HASH, COMPONENT, PACKAGE, SUITE, TEMPLATE, URL, WORD
 from rootfsbuild.documents.shapes import Either, Field, Flag, Moment, Named, Several, Table, Text, Whole
 
 VARIANT = Text(
@@ -56,6 +56,7 @@ ARCHIVE = Table(
             "Pin priority, as in apt_preferences(5).",
         ),
         "snapshot": Field(TEMPLATE, "Where its past states are served."),
+        "snapshot-file": Field(BY_HASH, "Where any file that it ever had is served by its hash."),
         "threshold": Field(Whole(1, 16, "a number of keys, 1 to 16"), "How many different keys must have signed."),
         "check-valid-until": Field(Flag(), "Whether the Valid-Until of its Release is believed."),
         "max-age-days": Field(Whole(1, 36500, "a number of days"), "Days after which a Release is too old."),
