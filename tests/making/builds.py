@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -31,6 +33,19 @@ def mirror_at_hand(archive="debian", release="bookworm"):
     return mirrors[0].url
 
 
+ELSEWHERE = {
+    "TZ": "Pacific/Kiritimati",
+    "LANG": "tr_TR.UTF-8",
+    "LC_ALL": "tr_TR.UTF-8",
+    "HOSTNAME": "elsewhere",
+    "USER": "somebody",
+    "TERM": "vt52",
+    "PYTHONHASHSEED": "4711",
+    "DPKG_COLORS": "always",
+    "DEB_BUILD_OPTIONS": "nocheck",
+}
+
+
 @dataclass(frozen=True)
 class Ran:
     status: int
@@ -50,6 +65,32 @@ def rootfsbuild(*words, cwd=None, timeout=900, **variables):
         check=False,
     )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def rootfsbuild_elsewhere(*words, timeout=900, **variables):
+    """Run the program as another user of another machine would: other language, clock's zone, name, umask, one core."""
+    renamed = ["unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh"]
+
+    def settle():
+        os.umask(0o077)
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    done = subprocess.run(
+        [*(renamed if shutil.which("unshare") else []), sys.executable, "-m", "rootfsbuild", *map(str, words)],
+        env={**os.environ, **ELSEWHERE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **variables},
+        cwd="/",
+        preexec_fn=settle,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def one_suite_recipe(path, release, mirror, *, include=(), variant="required", extra=""):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
 
 import pytest
-from making.builds import need_root, rootfsbuild
+from making.builds import need_root, rootfsbuild, rootfsbuild_elsewhere, sha256
 from making.mirror import filling_mirror
 
 from rootfsbuild.inspection.dump import dump_tree
@@ -22,17 +20,6 @@ pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.xdist_group("sam
 
 # bookworm's minimal root, and a package whose scripts compile, so that more than copied files is compared.
 RECIPE = 'distro = "debian"\nrelease = "bookworm"\n[packages]\ninclude = ["python3-minimal"]\n'
-ELSEWHERE = {
-    "TZ": "Pacific/Kiritimati",
-    "LANG": "tr_TR.UTF-8",
-    "LC_ALL": "tr_TR.UTF-8",
-    "HOSTNAME": "elsewhere",
-    "USER": "somebody",
-    "TERM": "vt52",
-    "PYTHONHASHSEED": "4711",
-    "DPKG_COLORS": "always",
-    "DEB_BUILD_OPTIONS": "nocheck",
-}
 EPOCH = 1700000000
 
 
@@ -59,23 +46,8 @@ def build(folder, store, target, *words, **variables):
 
 
 def build_elsewhere(folder, store, target):
-    """Build as another user of another machine would: other clock, language, name, umask, processors, folder."""
-    command = [sys.executable, "-m", "rootfsbuild", folder / "recipe.toml", "-o", target, "--cache-dir", store]
-    renamed = ["unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "sh"]
-
-    def settle():
-        os.umask(0o077)
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-    done = subprocess.run(
-        [*(renamed if shutil.which("unshare") else []), *map(str, command)],
-        env={**os.environ, **ELSEWHERE, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        cwd="/",
-        preexec_fn=settle,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    built = rootfsbuild_elsewhere(folder / "recipe.toml", "-o", target, "--cache-dir", store)
+    assert built.status == 0, built.err
     return target
 
 
@@ -111,11 +83,6 @@ def test_tar(folder, store, memory, first):
     here = build(folder, store, memory / "here.tar")
     there = build_elsewhere(folder, store, folder / "there.tar")
     assert sha256(here) == sha256(there)
-
-
-def sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def test_source_date_epoch_is_the_latest_time(folder, store, memory, first):
