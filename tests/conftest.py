@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import tempfile
 
 import pytest
 
 from rootfsbuild.rootfs.remove import remove_tree
+
+
+def pytest_configure():
+    # A shell has what it runs in the background ignore SIGINT, which all that tests start would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
