@@ -54,6 +54,10 @@ class Index:
         """Return the paragraphs whose Provides names `name` (with its qualifier, if it has one)."""
         return self._ask(lambda contents: _read(contents.providing(name), contents.pieces))
 
+    def as_written(self, paragraph: Paragraph) -> bytes:
+        """Return a paragraph as it stands in the file, every field and line of it, without its last newline."""
+        return self._ask(lambda contents: _read_whole(contents, paragraph))
+
     def notable(self) -> list[Paragraph]:
         """Return the paragraphs that are Essential or of a priority above optional."""
         return self._ask(lambda contents: _read(contents.notable(), contents.pieces))
@@ -135,6 +139,12 @@ def _read(spans: Sequence[Span], pieces: Sequence[bytes]) -> list[Paragraph]:
         Paragraph(number, name, unfold(pieces[piece][start : start + length]))
         for number, name, piece, start, length in spans
     ]
+
+
+def _read_whole(contents: Listing | Shelf, paragraph: Paragraph) -> bytes:
+    spans = (span for span in contents.named(paragraph.name) if span[0] == paragraph.number)
+    _, _, piece, start, length = next(spans)
+    return contents.pieces[piece][start : start + length].strip(b"\n")
 
 
 def _find_qualified(contents: Listing | Shelf, qualifier: str) -> frozenset[str]:
