@@ -18,8 +18,9 @@ from rootfsbuild.lock import Lock, check_fits, load_lock, lock_path
 from rootfsbuild.plan import Package, Plan, Request
 from rootfsbuild.recipe import Recipe
 from rootfsbuild.recipe_identity import identify
-from rootfsbuild.repository.fetch import Wanted, open_fetch
+from rootfsbuild.repository.fetch import Wanted
 from rootfsbuild.repository.mirrors import Mirror, find_mirrors
+from rootfsbuild.repository.network import open_network
 from rootfsbuild.repository.sources import ANY_MOMENT, Sources
 from rootfsbuild.repository.store import Store, default_cache_dir
 from rootfsbuild.settings import Settings
@@ -141,7 +142,7 @@ def open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator
     unknown = sorted(settings.overrides.keys() - mirrors.keys())
     if unknown:
         report(Warned(f"--mirror {unknown[0]}: the recipe has no such archive ({', '.join(mirrors)})"))
-    with store.in_use(), open_fetch(store, report) as fetch:
+    with store.in_use(), open_network(store, report) as fetch:
         yield Sources(
             recipe.archives,
             recipe.arch,

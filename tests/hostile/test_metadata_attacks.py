@@ -15,8 +15,9 @@ from making.signed import DAY, Archive, release_text, write_repository
 
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
 from rootfsbuild.formats.deb.release import fetch_release
-from rootfsbuild.repository.fetch import Fetch, Wanted
+from rootfsbuild.repository.fetch import Wanted
 from rootfsbuild.repository.mirrors import Mirror, address
+from rootfsbuild.repository.network import NetworkFetch
 from rootfsbuild.repository.rollback import last_date
 from rootfsbuild.repository.sources import ANY_MOMENT
 from rootfsbuild.repository.store import Store
@@ -41,7 +42,7 @@ def build(tmp_path, key):
     """Return a build's side: `build(mirror, …)` fetches and judges the Release of a suite."""
     store = Store(str(tmp_path / "cache"))
     heard = []
-    fetch = Fetch(store, heard.append, Limits(tries=2), pause=lambda _: None)
+    fetch = NetworkFetch(store, heard.append, Limits(tries=2), pause=lambda _: None)
 
     def run(*mirrors, suite="bookworm", relax=(), now=None, keys=None, past=frozenset(), **archive):
         named = [("", one.write(tmp_path / f"{one.fingerprint}.gpg")) for one in (keys or [key])]

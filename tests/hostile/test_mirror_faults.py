@@ -19,7 +19,7 @@ from making.fetching import content, fetch_threads, make_fixtures, want
 from making.server import serve, wait_until
 
 from rootfsbuild.errors import FetchError, IntegrityError, StorageError
-from rootfsbuild.repository.fetch import Fetch
+from rootfsbuild.repository.network import NetworkFetch
 from rootfsbuild.repository.store import Store
 from rootfsbuild.repository.transfer import Limits
 
@@ -183,7 +183,7 @@ def test_passing_trouble_is_tried_again_with_a_growing_jittered_pause(fetch, pau
 def test_pauses_differ_by_chance(store):
     pauses = []
     chances = iter([0.0, 1.0])
-    fetch = Fetch(store, pause=pauses.append, chance=lambda: next(chances))
+    fetch = NetworkFetch(store, pause=pauses.append, chance=lambda: next(chances))
     with faulty(bad.status(503), bad.status(503)) as server:
         assert get(fetch, f"{server.url}/a") == BODY
     assert pauses == [0.25, 1.5]
@@ -316,7 +316,7 @@ def test_flipped_bit_in_the_store_is_fetched_again(fetch, store, tmp_path):
         path = fetch.blob(want(BODY, f"{server.url}/a"))
         with open(path, "r+b") as file:
             file.write(bytes([BODY[0] ^ 1]))
-        assert get(Fetch(Store(store.root)), f"{server.url}/a") == BODY
+        assert get(NetworkFetch(Store(store.root)), f"{server.url}/a") == BODY
         assert server.count("/a") == 2
     assert len(os.listdir(tmp_path / "cache/damaged")) == 1
 
@@ -325,7 +325,7 @@ def test_flipped_bit_offline_is_an_error(store):
     path = store.put(BODY)
     with open(path, "r+b") as file:
         file.write(bytes([BODY[0] ^ 1]))
-    fetch = Fetch(Store(store.root), pause=lambda _: None)
+    fetch = NetworkFetch(Store(store.root), pause=lambda _: None)
     with pytest.raises(FetchError):
         get(fetch, f"{bad.closed_port()}/a")
 
@@ -343,7 +343,7 @@ def test_two_builds_at_once_share_one_download(store):
             if pid == 0:
                 status = 1
                 with contextlib.suppress(BaseException):
-                    status = 0 if get(Fetch(Store(store.root)), url) == BODY else 2
+                    status = 0 if get(NetworkFetch(Store(store.root)), url) == BODY else 2
                 os._exit(status)
             children.append(pid)
         assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0, 0]
@@ -359,13 +359,13 @@ def test_build_killed_in_its_download_blocks_nobody(store):
         pid = os.fork()
         if pid == 0:
             with contextlib.suppress(BaseException):
-                get(Fetch(Store(store.root)), url)
+                get(NetworkFetch(Store(store.root)), url)
             os._exit(0)
         wait_until(lambda: server.count("/a") == 1)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         start = time.monotonic()
-        assert get(Fetch(store), url) == BODY
+        assert get(NetworkFetch(store), url) == BODY
         assert time.monotonic() - start < 2
 
 
@@ -386,7 +386,7 @@ def test_full_disk_is_a_storage_error_and_the_store_stays_valid(tmp_path):
         store = Store(str(small))
         kept = store.put(b"kept")
         with faulty() as server, pytest.raises(StorageError, match="No space left") as caught:
-            Fetch(store).blob(want(BODY, f"{server.url}/a", f"{server.url}/good"))
+            NetworkFetch(store).blob(want(BODY, f"{server.url}/a", f"{server.url}/good"))
         assert server.count("/good") == 0
         assert "cache prune" in caught.value.hint
         assert Store(str(small)).find(hashlib.sha256(b"kept").hexdigest(), 4) == kept
@@ -397,7 +397,7 @@ def test_full_disk_is_a_storage_error_and_the_store_stays_valid(tmp_path):
 
 def test_interrupt_ends_transfers_at_once(store):
     with faulty(*itertools.repeat(bad.silent, 9)) as server:
-        patient = Fetch(store)
+        patient = NetworkFetch(store)
         timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
         start = time.monotonic()
@@ -413,7 +413,7 @@ def test_connection_that_never_comes_up_does_not_hold_an_interrupt(store, monkey
         raise TimeoutError
 
     monkeypatch.setattr("urllib3.util.connection.create_connection", never)
-    arrivals = Fetch(store).blobs([want(BODY, "http://127.0.0.1:9/a")])
+    arrivals = NetworkFetch(store).blobs([want(BODY, "http://127.0.0.1:9/a")])
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a test of fetching starts from: a store, a Fetch that writes down its pauses, and blobs to want."""
+"""What a test of fetching starts from: a store, a NetworkFetch that writes down its pauses, and blobs to want."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import threading
 
 import pytest
 
-from rootfsbuild.repository.fetch import Fetch, Wanted
+from rootfsbuild.repository.fetch import Wanted
+from rootfsbuild.repository.network import NetworkFetch
 from rootfsbuild.repository.store import Store
 
 
 def make_fixtures(**settings):
     """Return a module's fixtures `store`, `pauses` (seconds, none of them waited) and `fetch`.
 
-    `settings` are those of the Fetch; chance is always in the middle.
+    `settings` are those of the NetworkFetch; chance is always in the middle.
     """
 
     @pytest.fixture
@@ -27,7 +28,7 @@ def make_fixtures(**settings):
 
     @pytest.fixture
     def fetch(store, pauses):
-        made = Fetch(store, pause=pauses.append, chance=lambda: 0.5, **settings)
+        made = NetworkFetch(store, pause=pauses.append, chance=lambda: 0.5, **settings)
         yield made
         made.close()
 

@@ -10,8 +10,9 @@ from making.signed import Archive
 
 from rootfsbuild.errors import FetchError, UntrustedError
 from rootfsbuild.formats.deb.release import fetch_release
-from rootfsbuild.repository.fetch import Fetch, Wanted
+from rootfsbuild.repository.fetch import Wanted
 from rootfsbuild.repository.mirrors import find_mirrors
+from rootfsbuild.repository.network import NetworkFetch
 from rootfsbuild.repository.store import Store
 from rootfsbuild.repository.trust import load_keyring
 
@@ -24,7 +25,7 @@ def build(tmp_path_factory):
     if not os.path.exists(KEYS):
         pytest.skip(f"{KEYS} is not here: install debian-archive-keyring")
     store = Store(str(tmp_path_factory.mktemp("cache")))
-    fetch = Fetch(store)
+    fetch = NetworkFetch(store)
     heard = []
 
     def run(name, suite, relax=(), now=None):

@@ -17,8 +17,8 @@ from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
 from rootfsbuild.events import Warned, ignore
 from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
 from rootfsbuild.plan import Request
-from rootfsbuild.repository.fetch import open_fetch
 from rootfsbuild.repository.mirrors import Mirror
+from rootfsbuild.repository.network import open_network
 from rootfsbuild.repository.sources import ANY_MOMENT, Sources
 from rootfsbuild.repository.store import Store
 
@@ -57,10 +57,8 @@ class World:
         archives = archives or (self.archive,)
         store = Store(str(self.folder / "cache"))
         mirrors = {archive.name: tuple(Mirror(url, "test") for url in self.urls) for archive in archives}
-        with store.in_use(), open_fetch(store, report) as fetch:
-            sources = Sources(
-                archives, self.architecture, mirrors, store, fetch, time.time, self.relax, past=self.past
-            )
+        with store.in_use(), open_network(store, report) as fetch:
+            sources = Sources(archives, self.architecture, mirrors, store, fetch, time.time, self.relax, past=self.past)
             return refresh(sources, report)
 
 

@@ -14,8 +14,8 @@ from making.server import serve, wait_until
 
 from rootfsbuild import events
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
-from rootfsbuild.repository.fetch import Fetch, open_fetch
 from rootfsbuild.repository.mirrors import address
+from rootfsbuild.repository.network import NetworkFetch, open_network
 from rootfsbuild.repository.transfer import Limits
 
 BODY = bytes(range(256)) * 400
@@ -130,7 +130,7 @@ def test_wrong_bytes_are_an_integrity_error_that_names_the_urls(fetch):
 
 def test_blobs_come_as_they_complete_the_largest_asked_for_first(store):
     files = bodies(5)
-    with serve(files) as server, open_fetch(store, limits=Limits(connections=1)) as fetch:
+    with serve(files) as server, open_network(store, limits=Limits(connections=1)) as fetch:
         wanted = [want(data, server.url + path, label=path) for path, data in files.items()]
         labels = [one.label for one, path in fetch.blobs(wanted) if content(path) == files[one.label]]
     assert labels == ["/4", "/3", "/2", "/1", "/0"]
@@ -138,7 +138,7 @@ def test_blobs_come_as_they_complete_the_largest_asked_for_first(store):
 
 def test_blobs_use_several_kept_connections(store):
     files = bodies(40)
-    with serve(files, delay=0.01) as server, open_fetch(store) as fetch:
+    with serve(files, delay=0.01) as server, open_network(store) as fetch:
         wanted = [want(data, server.url + path) for path, data in files.items()]
         assert len(list(fetch.blobs(wanted))) == 40
         assert 2 <= server.busiest <= 8
@@ -149,7 +149,7 @@ def test_blobs_use_several_kept_connections(store):
 
 
 def test_connection_is_kept_after_a_404(store):
-    with serve({"/a": b"text"}) as server, open_fetch(store) as fetch:
+    with serve({"/a": b"text"}) as server, open_network(store) as fetch:
         fetch.document([f"{server.url}/none", f"{server.url}/a"], limit=10, label="a", accept=bytes)
         assert len({one.connection for one in server.asked}) == 1
 
@@ -159,7 +159,7 @@ def test_progress_sums_to_the_bytes_wanted(store):
     heard = []
     faults = {"/broken": [bad.cut_off(40000), bad.ignore_range]}
     with serve(files, faults=faults) as server:
-        fetch = Fetch(store, heard.append, pause=lambda _: None)
+        fetch = NetworkFetch(store, heard.append, pause=lambda _: None)
         wanted = [want(data, server.url + path, label=path) for path, data in files.items()]
         list(fetch.blobs(wanted[:1]))
         heard.clear()
@@ -173,7 +173,7 @@ def test_progress_is_reported_from_the_callers_thread(store):
     threads = set()
     files = bodies(10)
     with serve(files) as server:
-        fetch = Fetch(store, lambda _: threads.add(threading.get_ident()))
+        fetch = NetworkFetch(store, lambda _: threads.add(threading.get_ident()))
         list(fetch.blobs([want(data, server.url + path) for path, data in files.items()]))
     assert threads == {threading.get_ident()}
 
@@ -186,7 +186,7 @@ def test_one_failure_ends_all_transfers(store):
         wanted.append(want(b"x" * 9000, f"{server.url}/none", label="missing"))
         start = time.monotonic()
         with pytest.raises(FetchError, match="missing"):
-            list(Fetch(store).blobs(wanted))
+            list(NetworkFetch(store).blobs(wanted))
         assert time.monotonic() - start < 3
         assert not fetch_threads()
 
@@ -195,7 +195,7 @@ def test_caller_that_stops_taking_ends_all_transfers(store):
     files = {"/big": b"b" * 5000, **bodies(10)}
     faults = {path: [bad.silent] for path in files if path != "/big"}
     with serve(files, faults=faults) as server:
-        arrivals = Fetch(store).blobs([want(data, server.url + path) for path, data in files.items()])
+        arrivals = NetworkFetch(store).blobs([want(data, server.url + path) for path, data in files.items()])
         assert next(arrivals)[0].size == 5000
         wait_until(lambda: server.busy >= 7)
         start = time.monotonic()
@@ -235,7 +235,7 @@ def test_server_that_cannot_be_reached_is_asked_last_from_then_on(fetch, monkeyp
 
 
 def test_whole_family_of_imports_is_lazy():
-    code = "import sys, rootfsbuild.repository.fetch, rootfsbuild.formats.deb.release; "
+    code = "import sys, rootfsbuild.repository.network, rootfsbuild.formats.deb.release; "
     code += "print([name for name in ('requests', 'urllib3', 'pysequoia') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
