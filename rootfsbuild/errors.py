@@ -116,6 +116,20 @@ class IntegrityError(RootfsbuildError):
 
 
 @dataclass
+class BundleError(RootfsbuildError):
+    """A bundle that is not what it says it is, or does not hold what its locks ask for."""
+
+    file: str
+    problem: str
+    member: str = ""
+
+    def describe(self) -> str:
+        """Return the bundle, the member and what is wrong with it."""
+        member = f": {self.member}" if self.member else ""
+        return f"{self.file}{member}: {self.problem}"
+
+
+@dataclass
 class PackageError(RootfsbuildError):
     """A package whose container or payload is malformed or hostile."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rootfsbuild.errors import (
+    BundleError,
     FetchError,
     HostError,
     IntegrityError,
@@ -27,6 +28,7 @@ _STATUSES: tuple[tuple[type[RootfsbuildError], int], ...] = (
     (FetchError, 5),
     (UntrustedError, 6),
     (IntegrityError, 6),
+    (BundleError, 6),
     (HostError, 7),
 )
 

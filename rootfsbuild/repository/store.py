@@ -3,6 +3,7 @@
 <root>/blobs/sha256/ab/abcdef…   blobs, named by what they contain
 <root>/partial/abcdef…           downloads under way; the file is its own lock
 <root>/indexes/                  compact caches of others
+<root>/signed/, latest/          signed documents that were believed (`signed`)
 <root>/trust/                    rollback memory
 <root>/damaged/                  blobs that no longer were what their name says
 <root>/in-use                    locked by every build, so that pruning waits its turn
@@ -15,7 +16,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import stat
 import time
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 from rootfsbuild import events
 from rootfsbuild.errors import StorageError
+from rootfsbuild.repository import signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-DIGEST = re.compile(r"[0-9a-f]{64}")
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 DAY = 86400
 
@@ -62,7 +62,7 @@ class Store:
 
     def path(self, sha256: str) -> str:
         """Return where the blob of this digest lies, or would lie."""
-        if not DIGEST.fullmatch(sha256):
+        if not signed.DIGEST.fullmatch(sha256):
             raise ValueError(f"not a SHA-256 in lower-case hexadecimal: {sha256!r}")
         return os.path.join(self.root, "blobs", "sha256", sha256[:2], sha256)
 
@@ -122,6 +122,35 @@ class Store:
         finally:
             claim.leave()
 
+    def keep_signed(
+        self,
+        archive: str,
+        sha256: str,
+        documents: Mapping[str, bytes],
+        *,
+        latest: bool = True,
+        report: events.Report | None = None,
+    ) -> None:
+        """Keep believed documents (path in the archive -> bytes) for builds from a lock or without a network.
+
+        `sha256` is the digest that a Snapshot names them by. `latest`: they are what the archive says now. What
+        cannot be written warns: this build lost nothing.
+        """
+        try:
+            signed.keep_documents(self.root, archive, sha256, documents, latest=latest)
+        except (OSError, ValueError) as error:
+            reason = _reason(error) if isinstance(error, OSError) else str(error)
+            text = f"{self.root} cannot keep the signed documents of {archive} for later ({reason})"
+            (report or self._report)(events.Warned(text))
+
+    def signed(self, sha256: str, path: str) -> bytes | None:
+        """Return a document that was kept, by its snapshot's digest; None if it is not here intact."""
+        return signed.read_signed(self.root, sha256, path)
+
+    def latest(self, archive: str, path: str) -> bytes | None:
+        """Return a document of an archive as it was believed last."""
+        return signed.read_latest(self.root, archive, path)
+
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep this store from being pruned for the length of a build."""
@@ -133,7 +162,7 @@ class Store:
             yield
 
     def prune(self, *, days: float | None = None, max_bytes: int | None = None) -> Pruned:
-        """Remove blobs not used for `days`, then the least recently used until `max_bytes` are left.
+        """Remove blobs and documents not used for `days`, then the least recently used until `max_bytes` are left.
 
         Without either, everything but the rollback memory goes. Raises StorageError while a build is running.
         """
@@ -152,7 +181,7 @@ class Store:
             os.close(descriptor)
 
     def _prune(self, days: float | None, max_bytes: int | None) -> Pruned:
-        folders = ("blobs", "indexes", "partial", "damaged")
+        folders = ("blobs", "indexes", "partial", "damaged", *signed.FOLDERS)
         kept = sorted(_files(self.root, folders), key=lambda found: -found[1])
         everything = days is None and max_bytes is None
         oldest = time.time() - DAY * (days or 0) if days is not None else 0.0
@@ -162,6 +191,8 @@ class Store:
             if everything or used < oldest or (max_bytes is not None and total > max_bytes):
                 os.unlink(path)
                 files, size = files + 1, size + length
+        for folder in signed.FOLDERS:
+            _drop_empty(os.path.join(self.root, folder))
         self._verified.clear()
         return Pruned(files, size)
 
@@ -299,6 +330,12 @@ def _touch(path: str, seen: tuple[int, int, int]) -> tuple[int, int, int]:
     except OSError:
         return seen
     return seen[0], seen[1], os.stat(path).st_mtime_ns
+
+
+def _drop_empty(root: str) -> None:
+    for path, _, _ in os.walk(root, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 def _files(root: str, folders: tuple[str, ...]) -> Iterator[tuple[str, float, int]]:

@@ -8,6 +8,7 @@ import pytest
 from rootfsbuild import errors
 from rootfsbuild.cli.exits import FAILED, exit_status
 from rootfsbuild.errors import (
+    BundleError,
     FetchError,
     FileConflictError,
     HostError,
@@ -34,6 +35,7 @@ STATUSES = [
     (FetchError("x"), 5),
     (UntrustedError("x", "key", "y"), 6),
     (IntegrityError("x", "1", "2"), 6),
+    (BundleError("x", "y"), 6),
     (HostError("x", "y"), 7),
     (PackageError("x", "y"), 1),
     (FileConflictError("/x", "a", "b"), 1),

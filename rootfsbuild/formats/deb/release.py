@@ -7,13 +7,13 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import quote
 
 from rootfsbuild import events
 from rootfsbuild.errors import FetchError, UntrustedError
 from rootfsbuild.formats.deb.cleartext import split_inrelease
 from rootfsbuild.plan import Index
 from rootfsbuild.repository.rollback import last_date, remember
+from rootfsbuild.repository.signed import suite_folder
 from rootfsbuild.repository.trust import (
     FUTURE,
     MAX_DOCUMENT,
@@ -184,14 +184,22 @@ def fetch_release(
     bases = {f"{_folder(mirror.url, suite)}/InRelease": mirror.url for mirror in mirrors}
     label = f"InRelease of {archive.name} {suite}"
     try:
-        trusted, url = fetch.document([*bases], limit=MAX_DOCUMENT, label=label, accept=judge.inline)
+        found, url = fetch.document([*bases], limit=MAX_DOCUMENT, label=label, accept=judge.inrelease)
         base = bases[url]
     except FetchError as error:
-        trusted, base = _fetch_pair(fetch, judge, mirrors, error)
+        found, base = _fetch_pair(fetch, judge, mirrors, error)
+    trusted, documents = found
     if trusted.signers:
         date = trusted.release.date
         remember(store.trust, archive.name, suite, signers=trusted.signers, date=date, report=report)
+    paths = {f"{suite_folder(suite)}/{name}": data for name, data in documents.items()}
+    # What a past moment was asked for is not what the archive says now.
+    store.keep_signed(archive.name, trusted.sha256, paths, latest="rollback" not in past, report=report)
     return replace(trusted, base=base)
+
+
+_Found = tuple[Trusted, dict[str, bytes]]
+"""What was believed, and the documents that it was read from, by their names in the suite's folder."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,15 @@ class _Judge:
     relax: frozenset[str]
     memory: str
     past: frozenset[str]
+
+    def inrelease(self, data: bytes) -> _Found:
+        """Judge an InRelease; raise UntrustedError."""
+        return self.inline(data), {"InRelease": data}
+
+    def pair(self, data: bytes, signature: bytes | None) -> _Found:
+        """Judge a Release with its Release.gpg; raise UntrustedError."""
+        signed = {} if signature is None else {"Release.gpg": signature}
+        return self.detached(data, signature), {"Release": data, **signed}
 
     def inline(self, data: bytes) -> Trusted:
         """Judge an InRelease; raise UntrustedError."""
@@ -261,7 +278,7 @@ class _Judge:
         return Trusted(release, digest, verified.signers, self.keyring.digest, base="")
 
 
-def _fetch_pair(fetch: Fetch, judge: _Judge, mirrors: Sequence[Mirror], missing: FetchError) -> tuple[Trusted, str]:
+def _fetch_pair(fetch: Fetch, judge: _Judge, mirrors: Sequence[Mirror], missing: FetchError) -> tuple[_Found, str]:
     """Fetch Release and Release.gpg from the first mirror that has no InRelease but these."""
     failures: list[UntrustedError | FetchError] = []
     for mirror in mirrors:
@@ -283,23 +300,22 @@ def _fetch_pair(fetch: Fetch, judge: _Judge, mirrors: Sequence[Mirror], missing:
     raise FetchError(missing.subject, attempts, absent, hint=missing.hint)
 
 
-def _judge_pair(fetch: Fetch, judge: _Judge, url: str, data: bytes) -> Trusted:
+def _judge_pair(fetch: Fetch, judge: _Judge, url: str, data: bytes) -> _Found:
     try:
         return fetch.document(
             [url],
             limit=MAX_DOCUMENT,
             label="Release.gpg",
-            accept=lambda signature: judge.detached(data, signature),
+            accept=lambda signature: judge.pair(data, signature),
         )[0]
     except FetchError as error:
         if url not in error.absent:
             raise
-        return judge.detached(data, None)
+        return judge.pair(data, None)
 
 
 def _folder(base: str, suite: str) -> str:
-    """Return where a suite's documents lie; a suite that ends in a slash is a flat repository."""
-    return f"{base}/{quote(suite.rstrip('/'))}" if suite.endswith("/") else f"{base}/dists/{quote(suite)}"
+    return f"{base}/{suite_folder(suite)}"
 
 
 def _is_suite(release: Release, asked: str) -> bool:
