@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from rootfsbuild import __version__
 from rootfsbuild.errors import IntegrityError, StorageError, TargetError, UntrustedError, UsageError
@@ -83,7 +83,7 @@ class _Laying:
         path = self.path(name)
         with open(path, "xb") as file:
             file.write(data)
-            self._settle(file.fileno(), when)
+            self._settle(file, when)
 
     def copy(self, name: str, source: str, sha256: str, report: Report | None = None, when: int | None = None) -> None:
         """Copy a file and see to it that its bytes are still those that were verified.
@@ -98,7 +98,7 @@ class _Laying:
                 file.write(chunk)
                 if report is not None:
                     report(Progress("publish", len(chunk)))
-            self._settle(file.fileno(), when)
+            self._settle(file, when)
         if digest.hexdigest() != sha256:
             raise IntegrityError(name, f"SHA-256 {sha256}", digest.hexdigest(), hint="rootfsbuild bundle --verify FILE")
 
@@ -119,9 +119,11 @@ class _Laying:
             os.chmod(folder, 0o755)
             os.utime(folder, (self.epoch, self.epoch))
 
-    def _settle(self, descriptor: int, when: int | None) -> None:
-        os.fchmod(descriptor, 0o644)
-        os.utime(descriptor, (self.epoch, self.epoch) if when is None else (when, when))
+    def _settle(self, file: BinaryIO, when: int | None) -> None:
+        # What is written after it would set the time again.
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)
+        os.utime(file.fileno(), (self.epoch, self.epoch) if when is None else (when, when))
 
 
 def _check_free(directory: str) -> None:

@@ -33,7 +33,7 @@ Using it
 --------
 1. Bring this directory, whole and unchanged, to where the systems that need it can read it. The lists of sources take
    it to be at {place}: copy, mount or bind it there.
-2. In each system, let apt read it in place of the mirrors that cannot be reached:
+2. In each system, put aside the list of the mirrors that cannot be reached, and let apt read these instead:
 
      mv /etc/apt/sources.list /etc/apt/sources.list.online
      cp {place}/*.sources /etc/apt/sources.list.d/
@@ -46,7 +46,7 @@ At another path, here /media/stick:
        sed 's|{place}|/media/stick|' "$list" > "/etc/apt/sources.list.d/$list"
      done
 
-From a web server, here https://packages.example.org/apt; the keys go to the system itself:
+From a web server, here https://packages.example.org/apt; lists and keys go to the system itself:
 
      install -D -m 644 -t /etc/apt/keyrings keys/*
      for list in *.sources; do
