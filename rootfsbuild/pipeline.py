@@ -11,14 +11,13 @@ from typing import IO, Any
 
 from rootfsbuild.errors import ScriptError, StorageError
 from rootfsbuild.events import Notice, Output, Report, StageEnded, StageStarted, Warned
-from rootfsbuild.formats.format import Blob, Format, Ground, Image
+from rootfsbuild.formats.format import Format, Ground, Image
 from rootfsbuild.lock import write_lock
 from rootfsbuild.manifest import describe_result
 from rootfsbuild.outputs.output import choose_output
-from rootfsbuild.plan import Package, Plan
-from rootfsbuild.planning import find_plan, format_of, lock_of, open_sources, wanted_package
+from rootfsbuild.plan import Plan
+from rootfsbuild.planning import FetchPackages, fetching, find_plan, format_of, lock_of, open_sources
 from rootfsbuild.recipe import Recipe
-from rootfsbuild.repository.sources import Sources
 from rootfsbuild.rootfs.hooks import copy_files, run_hooks
 from rootfsbuild.rootfs.inside import edit_root
 from rootfsbuild.rootfs.publish import Staging, open_staging
@@ -67,8 +66,9 @@ def build(recipe: Recipe, target: str, settings: Settings, report: Report) -> Re
         with open_sources(recipe, settings, report) as sources:
             planned = find_plan(recipe, sources, settings, report)
             plan = planned.plan
+            fetch = fetching(planned, sources)
             with _beside(planned.keep) as idle:
-                _make_root(recipe, plan, sources, staging, settings, idle, report)
+                _make_root(recipe, plan, fetch, staging, settings, idle, report)
         report(StageStarted("publish"))
         output.write(staging.root, staging.result, plan.epoch)
         manifest = staging.publish(describe_result(recipe.name, plan), report, lock=write_lock(lock_of(recipe, plan)))
@@ -96,7 +96,7 @@ def _beside(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
 def _make_root(
     recipe: Recipe,
     plan: Plan,
-    sources: Sources,
+    fetch: FetchPackages,
     staging: Staging,
     settings: Settings,
     idle: Callable[[], None],
@@ -131,7 +131,7 @@ def _make_root(
         format_.prepare(staging.root, image)
         with _shell_on_failure(sandbox, settings, report), open_runner(sandbox, log) as run:
             ground = Ground(staging.root, plan, image, run, report, lambda: hooks("extracted", run), idle)
-            _install(format_, ground, sources, report)
+            _install(format_, ground, fetch, report)
         copy_files(staging.root, recipe.files)
         plain = replace(sandbox, overlays=format_.policy)
         with _shell_on_failure(plain, settings, report), open_runner(plain, log) as run:
@@ -154,22 +154,15 @@ def _open_log(path: str) -> IO[bytes]:
         raise StorageError(path, error.strerror or str(error)) from error
 
 
-def _install(format_: Format[Any], ground: Ground, sources: Sources, report: Report) -> None:
+def _install(format_: Format[Any], ground: Ground, fetch: FetchPackages, report: Report) -> None:
     """Install the base while its packages arrive, then what comes on top of it."""
     base = [package for package in ground.plan.packages if package.wave == 0]
     more = [package for package in ground.plan.packages if package.wave > 0]
     report(StageStarted("fetch", sum(package.size for package in ground.plan.packages), "B"))
-    laid = format_.install_base(ground, _fetch(base, sources))
-    blobs = {package.name: path for package, path in _fetch(more, sources)}
+    laid = format_.install_base(ground, fetch(base))
+    blobs = {package.name: path for package, path in fetch(more)}
     for group in format_.split_waves(ground.plan, blobs):
         laid = format_.install_more(ground, [(package, blobs[package.name]) for package in group], laid)
-
-
-def _fetch(packages: Sequence[Package], sources: Sources) -> Iterator[Blob]:
-    """Yield each package with its verified file, as they arrive."""
-    wanted = {wanted_package(package, sources): package for package in packages}
-    for one, path in sources.fetch.blobs(wanted):
-        yield wanted[one], path
 
 
 @contextlib.contextmanager

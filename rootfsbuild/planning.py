@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rootfsbuild.distro import Archive
 from rootfsbuild.errors import RecipeError, StaleLockError
 from rootfsbuild.events import Event, Notice, Report, StageEnded, StageStarted, Warned
 from rootfsbuild.formats import FORMATS
-from rootfsbuild.formats.format import Format
+from rootfsbuild.formats.format import Blob, Format
 from rootfsbuild.lock import Lock, check_fits, load_lock, lock_path
 from rootfsbuild.plan import Package, Plan, Request
 from rootfsbuild.recipe import Recipe
@@ -24,6 +25,8 @@ from rootfsbuild.repository.network import open_network
 from rootfsbuild.repository.sources import ANY_MOMENT, Sources
 from rootfsbuild.repository.store import Store, default_cache_dir
 from rootfsbuild.settings import Settings
+
+_COPIED_WITHIN = 5 * 3600
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,45 @@ def open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator
         )
 
 
-def wanted_package(package: Package, sources: Sources) -> Wanted:
-    """Return a package's file as it is to be fetched."""
-    urls = tuple(f"{mirror.url}/{quote(package.filename)}" for mirror in sources.mirrors[package.archive])
-    return Wanted(urls, package.size, package.sha256, f"{package.name} {package.version}")
+FetchPackages = Callable[[Sequence[Package]], Iterator[Blob]]
+
+
+def fetching(planned: Planned, sources: Sources) -> FetchPackages:
+    """Return what yields packages of a plan with their verified files, as they arrive.
+
+    Raises FetchError at once, for all of them, where it is known already that some cannot be had.
+    """
+
+    def fetch(packages: Sequence[Package]) -> Iterator[Blob]:
+        wanted = {wanted_package(package, sources, planned): package for package in packages}
+        for one, path in sources.fetch.blobs(wanted):
+            yield wanted[one], path
+
+    sources.fetch.require(wanted_package(package, sources, planned) for package in planned.plan.packages)
+    return fetch
+
+
+def wanted_package(package: Package, sources: Sources, planned: Planned) -> Wanted:
+    """Return a package's file as it is to be fetched: what is locked also from where the archive's past is kept."""
+    path = quote(package.filename)
+    urls = tuple(f"{mirror.url}/{path}" for mirror in sources.mirrors[package.archive])
+    late = _past_urls(package, path, sources, planned.plan) if planned.lock else ()
+    return Wanted(urls, package.size, package.sha256, f"{package.name} {package.version}", late)
+
+
+def _past_urls(package: Package, path: str, sources: Sources, plan: Plan) -> tuple[str, ...]:
+    archive = next(archive for archive in sources.archives if archive.name == package.archive)
+    by_hash = [archive.snapshot_file.format(sha256=package.sha256)] if archive.snapshot_file else []
+    dates = {snapshot.date for snapshot in plan.snapshots if snapshot.archive == archive.name}
+    dated = [f"{past_url(archive, date)}/{path}" for date in sorted(dates)] if archive.snapshot else []
+    return (*by_hash, *dated)
+
+
+def past_url(archive: Archive, date: int) -> str:
+    """Return the URL of an archive as it was when its document of `date` (seconds) was current."""
+    # The service takes its copies some hours after a push; one is followed by the next after six.
+    moment = dt.datetime.fromtimestamp(date + _COPIED_WITHIN, dt.UTC)
+    return archive.snapshot.format(archive=archive.name, timestamp=f"{moment:%Y%m%dT%H%M%SZ}").rstrip("/")
 
 
 def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirror, ...]:

@@ -24,6 +24,8 @@ class Wanted:
     """Lower-case hexadecimal."""
     label: str
     """What it is, for the user: `Packages.xz of bookworm/main`, `libc6 2.36-9`."""
+    late: tuple[str, ...] = ()
+    """Where to look when none of `urls` has it: at services that are to be asked seldom, one request at a time."""
 
 
 class Fetch(Protocol):

@@ -51,6 +51,7 @@ class NetworkFetch:
         self._pause = pause or self._wait
         self._chance = chance
         self._unreachable: set[str] = set()
+        self._one_at_a_time = threading.Lock()
 
     def close(self) -> None:
         """Close the connections that were kept alive."""
@@ -171,7 +172,7 @@ class NetworkFetch:
                 raise
 
         try:
-            self._in_turn(wanted.urls, wanted.label, attempt)
+            self._first_then_late(wanted, attempt)
         except FetchError as error:
             if not wrong:
                 raise
@@ -181,6 +182,19 @@ class NetworkFetch:
             subject = f"{wanted.label} from {without_password(url)}"
             raise IntegrityError(subject, expected, actual, hint=f"tried {tried}") from None
         return claim.publish()
+
+    def _first_then_late(self, wanted: Wanted, attempt: Callable[[str], None]) -> None:
+        try:
+            self._in_turn(wanted.urls, wanted.label, attempt)
+        except FetchError as missed:
+            if not wanted.late:
+                raise
+            try:
+                with self._one_at_a_time:
+                    self._in_turn(wanted.late, wanted.label, attempt)
+            except FetchError as error:
+                attempts, absent = (*missed.attempts, *error.attempts), (*missed.absent, *error.absent)
+                raise FetchError(wanted.label, attempts, absent, hint=error.hint) from None
 
     def _read(self, url: str, limit: int) -> bytes:
         data = bytearray()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -239,3 +240,30 @@ def test_whole_family_of_imports_is_lazy():
     code += "print([name for name in ('requests', 'urllib3', 'pysequoia') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_what_no_mirror_has_any_more_is_asked_of_the_archives_memory_one_at_a_time(fetch):
+    blobs = [bytes([number]) * 1000 for number in range(4)]
+    with serve({f"/file/{number}": data for number, data in enumerate(blobs)}, delay=0.05) as past, serve({}) as mirror:
+        wanted = [
+            dataclasses.replace(want(data, f"{mirror.url}/pool/{number}"), late=(f"{past.url}/file/{number}",))
+            for number, data in enumerate(blobs)
+        ]
+        assert sorted(content(path) for _, path in fetch.blobs(wanted)) == blobs
+        assert len(mirror.asked) == 4
+        assert past.busiest == 1
+
+
+def test_the_archives_memory_is_left_alone_where_a_mirror_answers(fetch):
+    with serve({"/pool/a": b"here"}) as server:
+        wanted = dataclasses.replace(want(b"here", f"{server.url}/pool/a"), late=(f"{server.url}/file/a",))
+        assert content(fetch.blob(wanted)) == b"here"
+        assert [one.path for one in server.asked] == ["/pool/a"]
+
+
+def test_what_nobody_keeps_is_told_with_all_that_was_asked(fetch):
+    with serve({}) as server:
+        wanted = dataclasses.replace(want(b"x", f"{server.url}/pool/a"), late=(f"{server.url}/file/a",))
+        with pytest.raises(FetchError) as caught:
+            fetch.blob(wanted)
+        assert [url for url, _ in caught.value.attempts] == [f"{server.url}/pool/a", f"{server.url}/file/a"]
