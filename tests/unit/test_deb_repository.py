@@ -18,6 +18,7 @@ from making.plans import EPOCH, make_package
 from rootfsbuild.errors import IntegrityError, StorageError, TargetError, UntrustedError, UsageError
 from rootfsbuild.events import Progress, Published, StageStarted, ignore
 from rootfsbuild.formats.deb.cleartext import split_inrelease
+from rootfsbuild.formats.deb.metadata import load_index
 from rootfsbuild.formats.deb.release import check_release, parse_release
 from rootfsbuild.formats.deb.repository import lay_repository
 from rootfsbuild.inspection.dump import dump_tree
@@ -413,3 +414,24 @@ def test_a_plan_cannot_lead_out_of_the_directory(cart, lay):
     cart.blobs[evil] = cart.blobs[alpha]
     with pytest.raises(UntrustedError, match="Filename"):
         lay(cart.contents(cart.prove(evil), packages=[evil]))
+
+
+def test_documents_cannot_lead_out_of_the_directory(cart, lay, tmp_path):
+    proof = cart.prove(cart.make())
+    (data,) = proof.documents.values()
+    for path in ("../../InRelease", "dists/./InRelease", "/InRelease"):
+        with pytest.raises(UntrustedError, match="no path below"):
+            lay(cart.contents(dataclasses.replace(proof, documents={path: data})))
+        assert nothing_left(tmp_path)
+
+
+def test_a_paragraph_as_it_was_written_from_a_kept_index_too(cart, tmp_path):
+    one, two = cart.make("alpha", "1.0-1"), cart.make("alpha", "1.1-1", Provides="beta,\n gamma")
+    ((_, file),) = cart.prove(cart.make("first"), one, two).indexes.items()
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    for _ in range(2):
+        index = load_index(file, digest, str(tmp_path / "shelves"))
+        found = [index.as_written(paragraph).decode() + "\n" for paragraph in index.paragraphs("alpha")]
+        assert found == [cart.stanzas[one], cart.stanzas[two]]
+        index.keep()
+    assert os.listdir(tmp_path / "shelves")

@@ -73,7 +73,9 @@ class _Laying:
         """Seconds since the epoch: the time of everything that has none of its own."""
 
     def path(self, name: str) -> str:
-        """Return where a file goes; its directory is made."""
+        """Return where a file goes; its directory is made. Raises UntrustedError for a name that leads elsewhere."""
+        if any(part in {"", ".", ".."} for part in name.split("/")):
+            raise UntrustedError(name, "mismatch", "is no path below a repository")
         path = os.path.join(self.root, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         return path
