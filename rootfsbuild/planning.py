@@ -19,10 +19,11 @@ from rootfsbuild.lock import Lock, check_fits, load_lock, lock_path
 from rootfsbuild.plan import Package, Plan, Request
 from rootfsbuild.recipe import Recipe
 from rootfsbuild.recipe_identity import identify
-from rootfsbuild.repository.fetch import Wanted
+from rootfsbuild.repository.fetch import Fetch, Wanted
+from rootfsbuild.repository.kept import KeptFirst
 from rootfsbuild.repository.mirrors import Mirror, find_mirrors
-from rootfsbuild.repository.network import open_network
-from rootfsbuild.repository.sources import ANY_MOMENT, Sources
+from rootfsbuild.repository.offline import StoreFetch
+from rootfsbuild.repository.sources import ANY_MOMENT, CARRIED, Sources
 from rootfsbuild.repository.store import Store, default_cache_dir
 from rootfsbuild.settings import Settings
 
@@ -140,22 +141,52 @@ def find_epoch(settings: Settings, dates: Sequence[int]) -> int:
 @contextlib.contextmanager
 def open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator[Sources]:
     """Yield where a recipe's archives are read from."""
-    store = Store(settings.cache_dir or default_cache_dir(settings.environ))
-    mirrors = {archive.name: _mirrors(archive, recipe, settings) for archive in recipe.archives}
-    unknown = sorted(settings.overrides.keys() - mirrors.keys())
-    if unknown:
-        report(Warned(f"--mirror {unknown[0]}: the recipe has no such archive ({', '.join(mirrors)})"))
-    with store.in_use(), open_network(store, report) as fetch:
+    store = Store(settings.cache_dir or default_cache_dir(settings.environ), report)
+    with store.in_use(), _open_fetch(store, settings, report) as fetch:
         yield Sources(
             recipe.archives,
             recipe.arch,
-            mirrors,
+            _find_mirrors(recipe, settings, report),
             store,
             fetch,
             settings.now,
             settings.relax,
-            past=ANY_MOMENT if recipe.snapshot is not None else frozenset(),
+            past=_past(recipe, settings),
         )
+
+
+@contextlib.contextmanager
+def _open_fetch(store: Store, settings: Settings, report: Report) -> Iterator[Fetch]:
+    """Yield what reads: for a bundle and offline something that knows no network."""
+    if settings.bundle:
+        from rootfsbuild.repository.bundle import BundleFetch, open_bundle  # noqa: PLC0415 - only where it is wanted
+
+        with open_bundle(settings.bundle) as bundle:
+            yield BundleFetch(bundle, store, report)
+    elif settings.offline:
+        yield StoreFetch(store, report)
+    else:
+        # What builds without a network does not even load what could reach one.
+        from rootfsbuild.repository.network import open_network  # noqa: PLC0415 - the same
+
+        with open_network(store, report) as network:
+            yield KeptFirst(StoreFetch(store, report), network)
+
+
+def _past(recipe: Recipe, settings: Settings) -> frozenset[str]:
+    if recipe.snapshot is not None:
+        return ANY_MOMENT
+    return CARRIED if settings.offline or settings.bundle else frozenset()
+
+
+def _find_mirrors(recipe: Recipe, settings: Settings, report: Report) -> dict[str, tuple[Mirror, ...]]:
+    if settings.offline or settings.bundle:
+        return {archive.name: (Mirror(f"latest:{archive.name}", "the store"),) for archive in recipe.archives}
+    mirrors = {archive.name: _mirrors(archive, recipe, settings) for archive in recipe.archives}
+    unknown = sorted(settings.overrides.keys() - mirrors.keys())
+    if unknown:
+        report(Warned(f"--mirror {unknown[0]}: the recipe has no such archive ({', '.join(mirrors)})"))
+    return mirrors
 
 
 FetchPackages = Callable[[Sequence[Package]], Iterator[Blob]]

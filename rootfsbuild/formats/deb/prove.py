@@ -50,14 +50,12 @@ def _read(plan: Plan, snapshot: Snapshot, sources: Sources, report: Report) -> l
     newest = max(other.date for other in plan.snapshots if _is_same_suite(other, snapshot))
     at_hand = replace(
         sources,
-        mirrors={archive.name: (Mirror(f"signed:{snapshot.sha256}", "the lock"),)},
+        # What is kept first; a mirror may still have it, or whoever keeps the archive's past.
+        mirrors={archive.name: (Mirror(f"signed:{snapshot.sha256}", "the lock"), *sources.mirrors[archive.name])},
         # An older one that proves what was kept of an earlier moment is no rollback.
         past=CARRIED if snapshot.date == newest else ANY_MOMENT,
     )
-    found, placed = refresh_suite(at_hand, archive, snapshot.suite, keyring, report)
-    if found.sha256 != snapshot.sha256:
-        raise UntrustedError(subject, "mismatch", "is not the one that the lock names")
-    return placed
+    return refresh_suite(at_hand, archive, snapshot.suite, keyring, report, snapshot.sha256)[1]
 
 
 def _is_same_suite(one: Snapshot, other: Snapshot) -> bool:

@@ -60,22 +60,27 @@ def resolve_metadata(request: Request, metadata: Metadata) -> tuple[Package, ...
 
 
 def refresh_suite(
-    sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report
+    sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report, expected: str = ""
 ) -> tuple[Snapshot, list[Placed]]:
-    """Fetch and verify one suite: what was trusted, and its indexes in the order of the archive's components."""
-    trusted = _fetch_release(sources, archive, suite, keyring, report)
+    """Fetch and verify one suite: what was trusted, and its indexes in the order of the archive's components.
+
+    `expected` is the SHA-256 of the only signed document that will do, empty for whichever is current.
+    """
+    trusted = _fetch_release(sources, archive, suite, keyring, report, expected)
     try:
         return _read_suite(sources, archive, suite, trusted)
     except (FetchError, IntegrityError) as error:
         # A mirror in the middle of a push serves indexes that are not its Release's: the next one may be there.
         report(Detail(f"{archive.name} {suite}: {error}; reading its Release again"))
-        again = _fetch_release(sources, archive, suite, keyring, report)
+        again = _fetch_release(sources, archive, suite, keyring, report, expected)
         if again.sha256 == trusted.sha256:
             raise
         return _read_suite(sources, archive, suite, again)
 
 
-def _fetch_release(sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report) -> Trusted:
+def _fetch_release(
+    sources: Sources, archive: Archive, suite: str, keyring: Keyring, report: Report, expected: str
+) -> Trusted:
     return fetch_release(
         archive,
         suite,
@@ -87,6 +92,7 @@ def _fetch_release(sources: Sources, archive: Archive, suite: str, keyring: Keyr
         report,
         sources.relax,
         past=sources.past,
+        expected=expected,
     )
 
 

@@ -173,14 +173,16 @@ def fetch_release(
     relax: frozenset[str],
     *,
     past: frozenset[str] = frozenset(),
+    expected: str = "",
 ) -> Trusted:
     """Fetch the signed document of a suite and check it in every way; the first mirror that passes wins.
 
     InRelease is preferred, because Release and Release.gpg can be of different moments on a mirror. Raises
     UntrustedError or FetchError. The Date is remembered in the store only after everything else was right.
-    `past`: freshness rules that do not apply, as the mirrors serve a past moment that was asked for.
+    `past`: freshness rules that do not apply, as the mirrors serve a past moment that was asked for. `expected`: the
+    SHA-256 of the only document that will do.
     """
-    judge = _Judge(archive, suite, keyring, now, report, relax, store.trust, past)
+    judge = _Judge(archive, suite, keyring, now, report, relax, store.trust, past, expected)
     bases = {f"{_folder(mirror.url, suite)}/InRelease": mirror.url for mirror in mirrors}
     label = f"InRelease of {archive.name} {suite}"
     try:
@@ -214,6 +216,7 @@ class _Judge:
     relax: frozenset[str]
     memory: str
     past: frozenset[str]
+    expected: str
 
     def inrelease(self, data: bytes) -> _Found:
         """Judge an InRelease; raise UntrustedError."""
@@ -260,6 +263,10 @@ class _Judge:
         return Verified(body, ())
 
     def _judge(self, data: bytes, verified: Verified, subject: str) -> Trusted:
+        if self.expected not in {"", hashlib.sha256(data).hexdigest()}:
+            problem = f"is not the one with the SHA-256 {self.expected[:12]}… that the lock names"
+            hint = "the archive has moved on: make the lock anew with rootfsbuild lock"
+            raise UntrustedError(subject, "mismatch", problem, hint=hint)
         release = parse_release(verified.body, subject)
         keys = [certificate.fingerprint for certificate in self.keyring.certificates]
         own = frozenset() if self.archive.check_valid_until else frozenset({"expired"})
