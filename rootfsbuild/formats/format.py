@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeVar
 from rootfsbuild.distro import Archive
 from rootfsbuild.events import Report
 from rootfsbuild.plan import Package, Plan, Request, Snapshot
+from rootfsbuild.repository.sign import Signer
 from rootfsbuild.repository.sources import Sources
 from rootfsbuild.rootfs.extract import Laid
 from rootfsbuild.rootfs.inside import Inside
@@ -46,6 +47,26 @@ class Ground:
     """Called once, when the base's files lie in the root and before any script runs."""
     idle: Callable[[], None]
     """Called whenever a core has nothing to do for a second: scripts run one at a time."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One signed document with what it proves."""
+
+    snapshot: Snapshot
+    documents: Mapping[str, bytes]
+    """Path below the archive's root -> bytes: `dists/bookworm/InRelease`, or Release and Release.gpg, or all three."""
+    indexes: Mapping[str, str]
+    """Path as the Release lists it (`main/binary-amd64/Packages.xz`) -> verified file on disk."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is to be laid out."""
+
+    proofs: Sequence[Proof]
+    packages: Sequence[Blob]
+    """A package that several locks share may come several times."""
 
 
 class Metadata(Protocol):
@@ -95,5 +116,7 @@ class Format(Generic[M]):
     """Install the base, whose packages may still be arriving, into the prepared root; package name -> what it left."""
     install_more: Callable[[Ground, Iterable[Blob], Mapping[str, Laid]], Mapping[str, Laid]]
     """Install one more group into a root whose base works; takes and returns what all packages left so far."""
+    lay_repository: Callable[[str, Contents, Mapping[str, bytes], Signer | None, Report], None]
+    """(directory, contents of a bundle, archive -> certificates, own key) -> repositories for the image's own tools."""
     clean: Callable[[Inside, Plan], None]
     """Remove what installing leaves behind and an image must not carry."""

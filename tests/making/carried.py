@@ -11,7 +11,7 @@ from making.keys import make_key
 from making.plans import EPOCH, make_package, make_snapshot
 from making.signed import release_text
 
-from rootfsbuild.formats.deb.repository import Contents, Proof
+from rootfsbuild.formats.format import Contents, Proof
 from rootfsbuild.plan import Index
 
 FOLDED = "Description: {name} of a test\n It does nothing,\n .\n and that well.\nTag: role::program,\n made::up\n"

@@ -10,7 +10,8 @@ from making.carried import Cart
 
 from rootfsbuild.distro import find_release, load_distro
 from rootfsbuild.events import ignore
-from rootfsbuild.formats.deb.repository import Contents, Proof, lay_repository
+from rootfsbuild.formats.deb.repository import lay_repository
+from rootfsbuild.formats.format import Contents, Proof
 from rootfsbuild.lock import load_lock
 from rootfsbuild.repository.sign import load_signer
 from rootfsbuild.repository.signed import document_sets

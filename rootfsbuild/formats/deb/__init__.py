@@ -7,6 +7,7 @@ from rootfsbuild.formats.deb.explain import why
 from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
 from rootfsbuild.formats.deb.prove import prove, proves
 from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
+from rootfsbuild.formats.deb.repository import lay_repository
 from rootfsbuild.formats.deb.scripts import script_environment
 from rootfsbuild.formats.deb.skeleton import prepare
 from rootfsbuild.formats.deb.sourcelist import localise_sources, source_list
@@ -29,5 +30,6 @@ DEB = Format(
     policy=POLICY,
     install_base=install_base,
     install_more=install_more,
+    lay_repository=lay_repository,
     clean=clean,
 )

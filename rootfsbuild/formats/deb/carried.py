@@ -10,30 +10,8 @@ from rootfsbuild.errors import UntrustedError
 from rootfsbuild.formats.deb.cleartext import split_inrelease
 from rootfsbuild.formats.deb.metadata import Deb, Placed, load_index
 from rootfsbuild.formats.deb.release import Release, parse_release
+from rootfsbuild.formats.format import Blob, Contents, Proof
 from rootfsbuild.plan import Index, Package, Snapshot
-
-Blob = tuple[Package, str]
-"""A package and the path of its verified file."""
-
-
-@dataclass(frozen=True)
-class Proof:
-    """One signed document with what it proves."""
-
-    snapshot: Snapshot
-    documents: Mapping[str, bytes]
-    """Path below the archive's root -> bytes: `dists/bookworm/InRelease`, or Release and Release.gpg, or all three."""
-    indexes: Mapping[str, str]
-    """Path as the Release lists it (`main/binary-amd64/Packages.xz`) -> verified file on disk."""
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What is to be laid out."""
-
-    proofs: Sequence[Proof]
-    packages: Sequence[Blob]
-    """A package that several locks share may come several times."""
 
 
 @dataclass(frozen=True)

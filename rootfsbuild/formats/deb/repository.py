@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING, BinaryIO
 from rootfsbuild import __version__
 from rootfsbuild.errors import IntegrityError, StorageError, TargetError, UntrustedError, UsageError
 from rootfsbuild.events import Notice, Progress, StageEnded, StageStarted, Warned
-from rootfsbuild.formats.deb.carried import Blob, Contents, Proof, Suite, gather_suites, is_in
+from rootfsbuild.formats.deb.carried import Suite, gather_suites, is_in
 from rootfsbuild.formats.deb.repository_texts import list_sources, write_readme, write_sources
 from rootfsbuild.formats.deb.signed_release import check_documents, write_suite
+from rootfsbuild.formats.format import Blob, Contents
 from rootfsbuild.repository.sign import binary_certificates
 from rootfsbuild.rootfs.publish import check_target, open_staging
 
 if TYPE_CHECKING:
     from rootfsbuild.events import Report
     from rootfsbuild.repository.sign import Signer
-
-__all__ = ["Contents", "Proof", "lay_repository"]
 
 _OWN_KEY = "repository.gpg"
 _HINT = "rootfsbuild bundle FILE --as-repository DIR --sign-key KEYFILE makes lists of exactly what is carried"
