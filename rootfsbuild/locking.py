@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 
-from rootfsbuild.errors import StorageError
-from rootfsbuild.events import Report
+from rootfsbuild.errors import StaleLockError, StorageError
+from rootfsbuild.events import Report, StageEnded, StageStarted
 from rootfsbuild.lock import Lock, check_fits, load_lock, without_mirrors, write_lock
-from rootfsbuild.planning import lock_of, open_sources, resolve
+from rootfsbuild.plan import Package, Plan, Snapshot
+from rootfsbuild.planning import find_epoch, format_of, lock_of, open_sources, request_of, resolve
 from rootfsbuild.recipe import Recipe
 from rootfsbuild.recipe_identity import identify
 from rootfsbuild.settings import Settings
@@ -26,8 +29,52 @@ def make_lock(recipe: Recipe, settings: Settings, report: Report) -> Lock:
     return lock_of(recipe, without_mirrors(planned.plan))
 
 
+def upgrade_lock(recipe: Recipe, old: Lock, names: frozenset[str], settings: Settings, report: Report) -> Lock:
+    """Return a lock in which the named packages are what the archives have now, and nothing else changed needlessly.
+
+    An earlier snapshot stays listed as long as it proves a package that no current index has. Raises as `make_lock`.
+    """
+    format_ = format_of(recipe)
+    with open_sources(recipe, settings, report) as sources:
+        report(StageStarted("metadata"))
+        metadata = format_.refresh(sources, report)
+        report(StageEnded("metadata"))
+        report(StageStarted("resolve"))
+        same = identify(recipe) == old.recipe
+        packages = format_.upgrade(request_of(recipe), old.plan.packages, names, metadata, same_recipe=same)
+        kept = [package for package in packages if not format_.proves(metadata, package)]
+        report(StageEnded("resolve"))
+        metadata.keep()
+    if packages == old.plan.packages:
+        return replace(old, recipe=identify(recipe))
+    snapshots = (*metadata.snapshots, *_still_needed(old.plan.snapshots, metadata.snapshots, kept))
+    plan = Plan(
+        format=format_.name,
+        distro=recipe.distro,
+        release=recipe.release,
+        architecture=recipe.arch,
+        packages=packages,
+        snapshots=snapshots,
+        epoch=find_epoch(settings, [snapshot.date for snapshot in snapshots]),
+        weakened=old.plan.weakened,
+    )
+    return lock_of(recipe, without_mirrors(plan))
+
+
+def _still_needed(old: Sequence[Snapshot], new: Sequence[Snapshot], kept: Sequence[Package]) -> list[Snapshot]:
+    places = {(package.archive, package.component) for package in kept}
+    return [
+        snapshot
+        for snapshot in old
+        if snapshot.sha256 not in {other.sha256 for other in new}
+        and any((snapshot.archive, component) in places for component in snapshot.components)
+    ]
+
+
 def check_lock(recipe: Recipe, file: str) -> Lock:
     """Return a recipe's lock if it fits; raises StaleLockError, RecipeError or IntegrityError."""
+    if not os.path.lexists(file):
+        raise StaleLockError(file, ("there is no such file",), hint=f"rootfsbuild lock {recipe.path}")
     lock = load_lock(file)
     check_fits(lock, file, recipe.name, recipe.arch, identify(recipe))
     return lock

@@ -7,11 +7,11 @@ import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from rootfsbuild.distro import Archive
-from rootfsbuild.errors import RecipeError, StaleLockError
+from rootfsbuild.errors import BundleError, RecipeError, StaleLockError
 from rootfsbuild.events import Event, Notice, Report, StageEnded, StageStarted, Warned
 from rootfsbuild.formats import FORMATS
 from rootfsbuild.formats.format import Blob, Format
@@ -26,6 +26,9 @@ from rootfsbuild.repository.offline import StoreFetch
 from rootfsbuild.repository.sources import ANY_MOMENT, CARRIED, Sources
 from rootfsbuild.repository.store import Store, default_cache_dir
 from rootfsbuild.settings import Settings
+
+if TYPE_CHECKING:
+    from rootfsbuild.repository.bundle import Bundle
 
 _COPIED_WITHIN = 5 * 3600
 
@@ -52,10 +55,15 @@ def find_plan(recipe: Recipe, sources: Sources, settings: Settings, report: Repo
     Raises RecipeError, IntegrityError or StaleLockError for a lock that was asked for and cannot be used, and what
     `resolve` raises.
     """
-    lock = _find_lock(recipe, settings, report)
+    lock = _find_lock(recipe, sources.bundle, settings, report)
     if lock is None:
         return resolve(recipe, sources, settings, report)
     file, found = lock
+    if sources.bundle is not None:
+        # Whoever carried it could have changed it: here the signatures are all there is to believe.
+        report(StageStarted("metadata"))
+        format_of(recipe).prove(found.plan, sources, report)
+        report(StageEnded("metadata"))
     said = settings.environ.get("SOURCE_DATE_EPOCH", "")
     if said and said != str(found.plan.epoch):
         report(Warned(f"SOURCE_DATE_EPOCH is not used: {file} says {found.plan.epoch}"))
@@ -110,7 +118,9 @@ def standing_lock(recipe: Recipe) -> str:
     return lock_path(recipe.path, recipe.name, recipe.arch)
 
 
-def _find_lock(recipe: Recipe, settings: Settings, report: Report) -> tuple[str, Lock] | None:
+def _find_lock(recipe: Recipe, bundle: Bundle | None, settings: Settings, report: Report) -> tuple[str, Lock] | None:
+    if bundle is not None and not settings.locked and not settings.lock_file:
+        return _find_carried(recipe, bundle)
     file = settings.lock_file or standing_lock(recipe)
     wanted = bool(settings.lock_file) or settings.locked
     if not os.path.lexists(file):
@@ -128,6 +138,15 @@ def _find_lock(recipe: Recipe, settings: Settings, report: Report) -> tuple[str,
     return file, lock
 
 
+def _find_carried(recipe: Recipe, bundle: Bundle) -> tuple[str, Lock]:
+    lock = bundle.find_lock(recipe.name, recipe.arch)
+    if lock is None:
+        problem = f"it holds no lock of {recipe.name} for {recipe.arch}"
+        raise BundleError(bundle.file, problem, hint=f"rootfsbuild bundle {bundle.file} --list shows what it holds")
+    check_fits(lock, f"of {recipe.name} in {bundle.file}", recipe.name, recipe.arch, identify(recipe))
+    return bundle.file, lock
+
+
 def find_epoch(settings: Settings, dates: Sequence[int]) -> int:
     """Return the build's time in seconds: SOURCE_DATE_EPOCH, else the newest Release's Date."""
     text = settings.environ.get("SOURCE_DATE_EPOCH", "")
@@ -142,7 +161,7 @@ def find_epoch(settings: Settings, dates: Sequence[int]) -> int:
 def open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator[Sources]:
     """Yield where a recipe's archives are read from."""
     store = Store(settings.cache_dir or default_cache_dir(settings.environ), report)
-    with store.in_use(), _open_fetch(store, settings, report) as fetch:
+    with store.in_use(), _open_fetch(store, settings, report) as (fetch, bundle):
         yield Sources(
             recipe.archives,
             recipe.arch,
@@ -151,26 +170,28 @@ def open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator
             fetch,
             settings.now,
             settings.relax,
+            bundle,
             past=_past(recipe, settings),
         )
 
 
 @contextlib.contextmanager
-def _open_fetch(store: Store, settings: Settings, report: Report) -> Iterator[Fetch]:
-    """Yield what reads: for a bundle and offline something that knows no network."""
+def _open_fetch(store: Store, settings: Settings, report: Report) -> Iterator[tuple[Fetch, Bundle | None]]:
+    """Yield what reads, and the bundle if it is one: for that and offline something that knows no network."""
     if settings.bundle:
-        from rootfsbuild.repository.bundle import BundleFetch, open_bundle  # noqa: PLC0415 - only where it is wanted
+        from rootfsbuild.repository.bundle import open_bundle  # noqa: PLC0415 - only where it is wanted
+        from rootfsbuild.repository.bundle_fetch import BundleFetch  # noqa: PLC0415 - the same
 
         with open_bundle(settings.bundle) as bundle:
-            yield BundleFetch(bundle, store, report)
+            yield BundleFetch(bundle, store, report), bundle
     elif settings.offline:
-        yield StoreFetch(store, report)
+        yield StoreFetch(store, report), None
     else:
         # What builds without a network does not even load what could reach one.
         from rootfsbuild.repository.network import open_network  # noqa: PLC0415 - the same
 
         with open_network(store, report) as network:
-            yield KeptFirst(StoreFetch(store, report), network)
+            yield KeptFirst(StoreFetch(store, report), network), None
 
 
 def _past(recipe: Recipe, settings: Settings) -> frozenset[str]:

@@ -19,6 +19,7 @@ _TITLES = {
     "configure": "Configuring",
     "finish": "Finishing",
     "publish": "Publishing",
+    "bundle": "Bundle",
 }
 
 

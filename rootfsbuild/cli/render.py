@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rootfsbuild.plan import Plan
+from rootfsbuild.repository.bundle import Listing
 
 
 def render_plan(plan: Plan) -> str:
@@ -44,6 +45,17 @@ def render_settings(settings: Iterable[tuple[str, object, str]]) -> str:
 def settings_document(settings: Iterable[tuple[str, object, str]]) -> dict[str, Any]:
     """Return (dotted path, value, origin) triples as a JSON object keyed by path."""
     return {path: {"value": value, "origin": origin} for path, value, origin in settings}
+
+
+def render_bundle(listing: Listing) -> str:
+    """Return what a bundle holds, a line for each lock and one for all."""
+    rows = [("LOCK", "DISTRIBUTION", "ARCH", "PACKAGES", "SIZE")]
+    rows += [
+        (lock.file, f"{lock.distro} {lock.release}", lock.architecture, str(lock.packages), _bytes(lock.size))
+        for lock in listing.locks
+    ]
+    total = f"{listing.packages} different packages, {_bytes(listing.size)} with what proves them"
+    return "\n".join([*_table(rows), "", total])
 
 
 def to_json(document: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from rootfsbuild.distro import Archive
 from rootfsbuild.events import Report
+from rootfsbuild.listed import Listed
 from rootfsbuild.plan import Package, Plan, Request, Snapshot
 from rootfsbuild.repository.sign import Signer
 from rootfsbuild.repository.sources import Sources
@@ -81,6 +82,22 @@ class Metadata(Protocol):
 
 
 M = TypeVar("M", bound=Metadata)
+M_contra = TypeVar("M_contra", contravariant=True)
+
+
+class Upgrade(Protocol[M_contra]):
+    """Changes a locked plan as little as can be found."""
+
+    def __call__(
+        self,
+        request: Request,
+        locked: Sequence[Package],
+        names: frozenset[str],
+        metadata: M_contra,
+        *,
+        same_recipe: bool = False,
+    ) -> tuple[Package, ...]:
+        """Return a plan in which `names` are as the archives have them now; raises UnsatisfiableError, UsageError."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,8 @@ class Format(Generic[M]):
     """Fetch and verify the signed documents and the indexes they prove."""
     resolve: Callable[[Request, M], tuple[Package, ...]]
     """Choose packages, in install order; raises UnsatisfiableError with its explanation."""
+    upgrade: Upgrade[M]
+    """Return the plan that changes least of what is locked."""
     proves: Callable[[M, Package], bool]
     """Tell whether an index of the metadata lists exactly this package."""
     prove: Callable[[Plan, Sources, Report], None]
@@ -118,5 +137,9 @@ class Format(Generic[M]):
     """Install one more group into a root whose base works; takes and returns what all packages left so far."""
     lay_repository: Callable[[str, Contents, Mapping[str, bytes], Signer | None, Report], None]
     """(directory, contents of a bundle, archive -> certificates, own key) -> repositories for the image's own tools."""
+    installed: Callable[[str], tuple[Listed, ...]]
+    """Return what the native database of a root lists; empty if it has none."""
+    order: Callable[[str, str], int]
+    """(version, version) -> less than, equal to or more than 0, as the first is earlier, the same or later."""
     clean: Callable[[Inside, Plan], None]
     """Remove what installing leaves behind and an image must not carry."""

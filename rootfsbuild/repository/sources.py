@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rootfsbuild.distro import Archive
+    from rootfsbuild.repository.bundle import Bundle
     from rootfsbuild.repository.fetch import Fetch
     from rootfsbuild.repository.mirrors import Mirror
     from rootfsbuild.repository.store import Store
@@ -33,5 +34,7 @@ class Sources:
     """Seconds since the epoch: freshness is always judged by the real clock."""
     relax: frozenset[str]
     """Names of the checks that are switched off."""
+    bundle: Bundle | None = None
+    """What everything is read from, in place of mirrors; its own signatures are verified like theirs."""
     past: frozenset[str] = frozenset()
     """Freshness rules (`expired`, `old`, `rollback`) that do not apply, as a past moment was asked for."""

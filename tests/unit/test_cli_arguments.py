@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from rootfsbuild import __version__
-from rootfsbuild.cli.arguments import RELAXATIONS, VERBS, parse, parse_mirrors
+from rootfsbuild.cli.arguments import parse, parse_mirrors
 from rootfsbuild.cli.commands import COMMANDS
+from rootfsbuild.cli.verbs import RELAXATIONS, VERBS
 from rootfsbuild.errors import UsageError
 
 
@@ -40,7 +41,16 @@ def test_options_stand_before_or_after_the_recipe(words):
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "build"])
 def test_every_verb_is_known_and_carried_out(verb):
-    words = {"config": ["r"], "lock": ["r"], "why": ["r", "p"], "run": ["root"], "cache": ["dir"]}.get(verb, [])
+    words = {
+        "config": ["r"],
+        "lock": ["r"],
+        "why": ["r", "p"],
+        "run": ["root"],
+        "cache": ["dir"],
+        "diff": ["a", "b"],
+        "verify": ["l"],
+        "bundle": ["r"],
+    }.get(verb, [])
     assert parse([verb, *words]).verb == verb
     assert set(COMMANDS) == set(VERBS)
 

@@ -19,6 +19,9 @@ from rootfsbuild.settings import Settings
 PLAN = without_mirrors(make_plan(make_package("alpha"), make_package("beta", depends=("alpha",))))
 
 
+NOTHING = Sources((), "amd64", {}, None, None, None, frozenset())
+
+
 @pytest.fixture
 def recipe(tmp_path):
     path = tmp_path / "box.toml"
@@ -44,14 +47,14 @@ def _no_archives(monkeypatch):
 
 def test_a_lock_beside_the_recipe_is_used_without_reading_anything(recipe):
     save_lock(lock_of(recipe, PLAN), standing_lock(recipe))
-    found = find_plan(recipe, None, settings(), lambda _event: None)
+    found = find_plan(recipe, NOTHING, settings(), lambda _event: None)
     assert found.plan == PLAN
     assert found.lock == standing_lock(recipe)
 
 
 def test_without_a_lock_the_archives_are_asked(recipe):
     with pytest.raises(ResolvedError):
-        find_plan(recipe, None, settings(), lambda _event: None)
+        find_plan(recipe, NOTHING, settings(), lambda _event: None)
 
 
 def test_a_stale_lock_warns_and_the_archives_are_asked(recipe):
@@ -59,7 +62,7 @@ def test_a_stale_lock_warns_and_the_archives_are_asked(recipe):
     save_lock(lock.__class__(lock.name, {**lock.recipe, "hostname": "old"}, PLAN), standing_lock(recipe))
     heard = []
     with pytest.raises(ResolvedError):
-        find_plan(recipe, None, settings(), heard.append)
+        find_plan(recipe, NOTHING, settings(), heard.append)
     (warning,) = [event for event in heard if isinstance(event, Warned)]
     assert 'hostname: nothing in the recipe, "old" in the lock' in warning.text
 
@@ -68,22 +71,22 @@ def test_a_stale_lock_warns_and_the_archives_are_asked(recipe):
 def test_a_lock_that_is_asked_for_must_be_there_and_fit(recipe, tmp_path, asked):
     given = settings(**{key: str(tmp_path / value) if key == "lock_file" else value for key, value in asked.items()})
     with pytest.raises(StaleLockError, match="no such file"):
-        find_plan(recipe, None, given, lambda _event: None)
+        find_plan(recipe, NOTHING, given, lambda _event: None)
     file = given.lock_file or standing_lock(recipe)
     lock = lock_of(recipe, PLAN)
     save_lock(lock.__class__("other", lock.recipe, PLAN), file)
     with pytest.raises(StaleLockError, match="other"):
-        find_plan(recipe, None, given, lambda _event: None)
+        find_plan(recipe, NOTHING, given, lambda _event: None)
     with pytest.raises(StaleLockError):
         check_lock(recipe, file)
     save_lock(lock, file)
-    assert find_plan(recipe, None, given, lambda _event: None).plan == PLAN
+    assert find_plan(recipe, NOTHING, given, lambda _event: None).plan == PLAN
 
 
 def test_a_lock_for_another_architecture_is_not_used(recipe, tmp_path):
     save_lock(lock_of(recipe, make_plan(architecture="arm64")), standing_lock(recipe))
     with pytest.raises(StaleLockError, match="for arm64, not for amd64"):
-        find_plan(recipe, None, settings(locked=True), lambda _event: None)
+        find_plan(recipe, NOTHING, settings(locked=True), lambda _event: None)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_a_spoilt_lock_is_refused_even_where_none_was_asked_for(recipe, spoil, e
     with open(standing_lock(recipe), "w", encoding="utf-8") as file:
         file.write(spoil(text))
     with pytest.raises(error):
-        find_plan(recipe, None, settings(), lambda _event: None)
+        find_plan(recipe, NOTHING, settings(), lambda _event: None)
 
 
 def test_a_lock_is_saved_whole_and_readable(recipe, tmp_path):

@@ -12,12 +12,15 @@ from rootfsbuild.formats.deb.scripts import script_environment
 from rootfsbuild.formats.deb.skeleton import prepare
 from rootfsbuild.formats.deb.sourcelist import localise_sources, source_list
 from rootfsbuild.formats.deb.standins import POLICY, STAND_INS
+from rootfsbuild.formats.deb.upgrade import upgrade
+from rootfsbuild.formats.deb.version import compare
 from rootfsbuild.formats.format import Format
 
 DEB = Format(
     name="deb",
     refresh=refresh,
     resolve=resolve_metadata,
+    upgrade=upgrade,
     proves=proves,
     prove=prove,
     why=why,
@@ -31,5 +34,7 @@ DEB = Format(
     install_base=install_base,
     install_more=install_more,
     lay_repository=lay_repository,
+    installed=lambda _root: (),
+    order=compare,
     clean=clean,
 )

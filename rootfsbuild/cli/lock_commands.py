@@ -1,0 +1,103 @@
+"""The verbs about locks: `lock`, `diff` and `verify`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from rootfsbuild.cli.inputs import open_terminal, overrides_of, print_out, read_recipe, read_settings
+from rootfsbuild.cli.render import to_json
+from rootfsbuild.events import Notice
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from rootfsbuild.inspection.diff import Difference
+    from rootfsbuild.lock import Lock
+
+DIFFERS = 8
+"""Exit status of `verify` for a result that is not what its lock builds."""
+
+
+def lock(arguments: Namespace) -> int:
+    """Carry out the verb `lock`."""
+    from rootfsbuild import locking  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.inspection.differences import summarise  # noqa: PLC0415 - the same
+    from rootfsbuild.lock import load_lock  # noqa: PLC0415 - the same
+    from rootfsbuild.planning import standing_lock  # noqa: PLC0415 - the same
+
+    terminal = open_terminal(arguments)
+    recipe = read_recipe(arguments.recipe, overrides_of(arguments), terminal)
+    file = arguments.output or standing_lock(recipe)
+    if arguments.check:
+        found = locking.check_lock(recipe, file)
+        terminal(Notice(f"{file} fits: {len(found.plan.packages)} packages"))
+        return 0
+    old = load_lock(file) if os.path.lexists(file) or arguments.diff or arguments.upgrade else None
+    settings = read_settings(arguments)
+    if old is not None and arguments.upgrade:
+        new = locking.upgrade_lock(recipe, old, frozenset(arguments.upgrade), settings, terminal)
+    else:
+        new = locking.make_lock(recipe, settings, terminal)
+    if not arguments.diff:
+        locking.save_lock(new, file)
+    if old is None:
+        terminal(Notice(f"{file}: {len(new.plan.packages)} packages"))
+        return 0
+    difference = _compare_locks(old, new)
+    if arguments.diff or arguments.json or arguments.markdown:
+        _show(difference, arguments, os.path.basename(file))
+    else:
+        terminal(Notice(f"{file}: {len(new.plan.packages)} packages; {summarise(difference)}"))
+    return 0
+
+
+def diff(arguments: Namespace) -> int:
+    """Carry out the verb `diff`."""
+    from rootfsbuild.comparing import compare_files, compare_results  # noqa: PLC0415 - each verb loads only what it needs
+
+    difference = compare_results(arguments.before, arguments.after)
+    _show(difference, arguments, f"{arguments.before} → {arguments.after}")
+    if not arguments.json and not arguments.markdown and (files := compare_files(arguments.before, arguments.after)):
+        print_out(files)
+    return 0
+
+
+def verify(arguments: Namespace) -> int:
+    """Carry out the verb `verify`."""
+    from rootfsbuild import verifying  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.bundling import recipe_beside  # noqa: PLC0415 - the same
+    from rootfsbuild.inspection.compare import paths_document, render_paths  # noqa: PLC0415 - the same
+    from rootfsbuild.lock import load_lock  # noqa: PLC0415 - the same
+
+    terminal = open_terminal(arguments)
+    found = load_lock(arguments.lock)
+    path = arguments.recipe or recipe_beside(arguments.lock, found)
+    recipe = read_recipe(path, {"arch": found.plan.architecture}, terminal)
+    result = arguments.result or os.path.join("out", found.name)
+    differences = verifying.verify(recipe, arguments.lock, result, read_settings(arguments), terminal)
+    if arguments.json:
+        print_out(to_json({"result": result, "same": not differences, "paths": paths_document(differences)}))
+    elif differences:
+        print_out(render_paths(differences))
+    else:
+        terminal(Notice(f"{result} is what {arguments.lock} builds"))
+    return DIFFERS if differences else 0
+
+
+def _compare_locks(old: Lock, new: Lock) -> Difference:
+    from rootfsbuild.comparing import compare_plans  # noqa: PLC0415 - the same
+
+    return compare_plans(old.plan, new.plan)
+
+
+def _show(difference: Difference, arguments: Namespace, title: str) -> None:
+    from rootfsbuild.inspection.differences import difference_document, render_difference  # noqa: PLC0415 - the same
+    from rootfsbuild.inspection.markdown import render_markdown  # noqa: PLC0415 - the same
+
+    if arguments.json:
+        print_out(to_json(difference_document(difference)))
+    elif arguments.markdown:
+        print_out(render_markdown(difference, title))
+    else:
+        print_out(render_difference(difference))

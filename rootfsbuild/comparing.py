@@ -1,0 +1,47 @@
+"""Locks and roots side by side, whichever of the two each is."""
+
+from __future__ import annotations
+
+import os
+
+from rootfsbuild.errors import UsageError
+from rootfsbuild.formats import FORMATS
+from rootfsbuild.inspection.compare import compare_trees, summarise_files
+from rootfsbuild.inspection.diff import Difference, compare_packages, from_plan
+from rootfsbuild.inspection.dump import dump_tree
+from rootfsbuild.listed import Listed
+from rootfsbuild.lock import load_lock
+from rootfsbuild.plan import Plan
+
+
+def compare_plans(before: Plan, after: Plan) -> Difference:
+    """Return which packages differ between two plans."""
+    return compare_packages(from_plan(before), from_plan(after), FORMATS[after.format].order)
+
+
+def compare_results(before: str, after: str) -> Difference:
+    """Return which packages differ between two locks, two roots, or a lock and a root.
+
+    Raises UsageError for what is neither, and what reading them raises.
+    """
+    (first, one), (second, other) = _read(before), _read(after)
+    if first != second:
+        raise UsageError(f"{before} has {first} packages and {after} has {second} ones", hint="compare like with like")
+    return compare_packages(one, other, FORMATS[first].order)
+
+
+def compare_files(before: str, after: str) -> str:
+    """Return in a line how many files differ between two roots; empty unless both are roots."""
+    if not (os.path.isdir(before) and os.path.isdir(after)):
+        return ""
+    return summarise_files(compare_trees(dump_tree(before), dump_tree(after)))
+
+
+def _read(path: str) -> tuple[str, tuple[Listed, ...]]:
+    if not os.path.isdir(path):
+        plan = load_lock(path).plan
+        return plan.format, from_plan(plan)
+    for name, format_ in FORMATS.items():
+        if found := format_.installed(path):
+            return name, found
+    raise UsageError(f"{path} has no database of packages", hint="name a root or a lock")
