@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rootfsbuild.errors import UntrustedError, UsageError
 
 if TYPE_CHECKING:
-    from pysequoia import PySigner, SignatureMode, Tsk
+    from pysequoia import Cert, PySigner, SignatureMode, Tsk
 
 _MAX_KEY = 1_000_000
 _EXPORT = "gpg --export-secret-keys --armor KEY > FILE writes such a file"
@@ -78,7 +78,8 @@ def load_signer(path: str) -> Signer:
 def binary_certificates(data: bytes, source: str) -> bytes:
     """Return certificates, binary or armored, one or several, as the binary keyring that gpgv(1) and apt read.
 
-    Secret parts are left out. `source` names them in errors. Raises UntrustedError (rule `key`).
+    Secret parts are left out, and what is there twice is joined. `source` names them in errors. Raises
+    UntrustedError (rule `key`).
     """
     import pysequoia  # noqa: PLC0415 - loaded only where something is signed
 
@@ -89,7 +90,11 @@ def binary_certificates(data: bytes, source: str) -> bytes:
         raise UntrustedError(source, "key", problem) from None
     if not found:
         raise UntrustedError(source, "key", "holds no OpenPGP certificate")
-    return b"".join(bytes(cert) for cert in sorted(found, key=lambda cert: cert.fingerprint))
+    merged: dict[str, Cert] = {}
+    for cert in found:
+        known = merged.get(cert.fingerprint)
+        merged[cert.fingerprint] = cert if known is None else known.merge(cert)
+    return b"".join(bytes(merged[fingerprint]) for fingerprint in sorted(merged))
 
 
 def _read(path: str) -> bytes:

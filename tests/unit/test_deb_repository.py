@@ -435,3 +435,20 @@ def test_a_paragraph_as_it_was_written_from_a_kept_index_too(cart, tmp_path):
         assert found == [cart.stanzas[one], cart.stanzas[two]]
         index.keep()
     assert os.listdir(tmp_path / "shelves")
+
+
+def test_documents_that_the_keys_do_not_fit_are_noticed_here(cart, lay, tmp_path):
+    for forms in (("InRelease",), ("Release", "Release.gpg")):
+        proof = cart.prove(cart.make(), forms=forms)
+        with pytest.raises(UntrustedError, match="debian bookworm") as caught:
+            lay(cart.contents(proof), keys={"debian": bytes(make_key().certificate)})
+        assert "--sign-key" in caught.value.hint
+        assert nothing_left(tmp_path)
+
+
+def test_suites_of_one_archive_that_different_keys_sign(cart, lay):
+    other = make_key()
+    proofs = [cart.prove(cart.make()), cart.prove(key=other, suite="trixie")]
+    root = lay(cart.contents(*proofs), keys={"debian": bytes(other.certificate) + bytes(cart.key.certificate)})
+    keyring = load_keyring([("", str(root / "keys/debian.gpg"))])
+    assert len(keyring.certificates) == 2

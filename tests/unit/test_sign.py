@@ -85,6 +85,11 @@ def test_certificates_become_one_binary_keyring(key):
     assert binary_certificates(bytes(other.certificate) + bytes(key.certificate), "keys") == expected
 
 
+def test_a_certificate_that_is_there_twice_is_joined(key):
+    once, other = bytes(key.certificate), bytes(make_key().certificate)
+    assert binary_certificates(once + other + once, "keys") == binary_certificates(other + once, "keys")
+
+
 def test_certificates_without_their_secrets(key):
     assert binary_certificates(bytes(key.secret), "keys") == bytes(key.certificate)
 

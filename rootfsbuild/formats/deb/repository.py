@@ -139,7 +139,7 @@ def _check_free(directory: str) -> None:
 def _check_original(suites: Sequence[Suite], packages: Sequence[Blob], keys: Mapping[str, bytes]) -> None:
     """Raise UsageError for what cannot be served under the archives' own signatures."""
     for suite in suites:
-        if suite.archive not in keys or not suite.signers:
+        if not keys.get(suite.archive) or not suite.signers:
             raise UsageError(f"{suite.archive} {suite.name} is not signed, so that apt would refuse it", hint=_HINT)
         if suite.lacking():
             wants = ", ".join(suite.lacking())
@@ -180,6 +180,15 @@ def _lay_original(laid: _Laying, suites: Sequence[Suite], keys: Mapping[str, byt
             laid.link(_by_hash(name, one.index.sha256), name)
     for archive in sorted({suite.archive for suite in suites}):
         laid.write(f"keys/{archive}.gpg", binary_certificates(keys[archive], f"the keys of {archive}"))
+    for suite in suites:
+        documents = {path.rpartition("/")[2]: data for path, data in suite.documents.items()}
+        try:
+            # A key can have expired since, or be that of another suite of the archive alone.
+            place = laid.path(f"keys/{suite.archive}.gpg")
+            check_documents(documents, place, time.time(), f"{suite.archive} {suite.name}")
+        except UntrustedError as error:
+            error.hint = _HINT
+            raise
 
 
 def _lay_signed(laid: _Laying, suites: Sequence[Suite], signer: Signer) -> None:
@@ -194,7 +203,7 @@ def _lay_signed(laid: _Laying, suites: Sequence[Suite], signer: Signer) -> None:
             laid.write(name, data, suite.release.date)
             laid.link(_by_hash(name, hashlib.sha256(data).hexdigest()), name)
         documents = own.documents(signer)
-        check_documents(documents, os.path.join(laid.root, f"keys/{_OWN_KEY}"), time.time())
+        check_documents(documents, laid.path(f"keys/{_OWN_KEY}"), time.time(), f"{suite.archive} {suite.name}")
         for path, data in documents.items():
             laid.write(_below(suite, path), data, now)
 

@@ -28,12 +28,14 @@ class OwnSuite:
     release: bytes
 
     def documents(self, signer: Signer) -> dict[str, bytes]:
-        """Return the Release in all the forms in which apt asks for it."""
-        return {
-            "InRelease": signer.sign_inline(self.release),
-            "Release": self.release,
-            "Release.gpg": signer.sign_detached(self.release),
-        }
+        """Return the Release in all the forms in which apt asks for it.
+
+        Raises UsageError for a key that cannot sign after all.
+        """
+        inline = signer.sign_inline(self.release)
+        if split_inrelease(inline).strip() != self.release.strip():
+            raise UntrustedError("InRelease", "mismatch", "does not say what Release says")
+        return {"InRelease": inline, "Release": self.release, "Release.gpg": signer.sign_detached(self.release)}
 
 
 def write_suite(suite: Suite) -> OwnSuite:
@@ -50,16 +52,16 @@ def write_suite(suite: Suite) -> OwnSuite:
     return OwnSuite(indexes, _write_release(suite, indexes))
 
 
-def check_documents(documents: Mapping[str, bytes], key: str, now: float) -> None:
-    """Verify our own documents as a build verifies an archive's, with the key file that is laid beside them.
+def check_documents(documents: Mapping[str, bytes], key: str, now: float, subject: str) -> None:
+    """Verify InRelease, or Release with Release.gpg, or all of them, with the key file that is laid beside them.
 
-    Raises UntrustedError: a signature that is worth nothing has to be noticed before it is behind a gap.
+    Raises UntrustedError: what apt will refuse has to be noticed before it is behind a gap.
     """
     keyring = load_keyring([("", key)])
-    verify_detached(documents["Release"], documents["Release.gpg"], keyring, now)
-    verify_inline(documents["InRelease"], keyring, now)
-    if split_inrelease(documents["InRelease"]).strip() != documents["Release"].strip():
-        raise UntrustedError("InRelease", "mismatch", "does not say what Release says")
+    if "Release.gpg" in documents:
+        verify_detached(documents["Release"], documents["Release.gpg"], keyring, now, subject=f"Release of {subject}")
+    if "InRelease" in documents:
+        verify_inline(documents["InRelease"], keyring, now, subject=f"InRelease of {subject}")
 
 
 def _places(suite: Suite) -> dict[str, list[Listed]]:
