@@ -173,6 +173,9 @@ class Deb:
 class Universe:
     """All packages of one architecture that a resolution may choose from."""
 
+    preferred: frozenset[str] = frozenset()
+    """Names that are taken before others where several would do: apt knows none such."""
+
     def __init__(self, placed: Sequence[Placed], architecture: str) -> None:
         self.placed = tuple(placed)
         self.architecture = architecture
@@ -198,8 +201,8 @@ class Universe:
         key = (alternative.name, alternative.qualifier)
         if key not in self._meeting:
             name, qualifier = key
-            found = [] if qualifier and not self._is_any_or_native(qualifier) else [name, *self._providing(name)]
-            found += self._providing(f"{name}:{qualifier or self.architecture}")
+            found = [] if qualifier and not self._is_any_or_native(qualifier) else [name, *self.providing(name)]
+            found += self.providing(f"{name}:{qualifier or self.architecture}")
             self._meeting[key] = tuple(dict.fromkeys(found))
         return self._meeting[key]
 
@@ -228,6 +231,11 @@ class Universe:
     def is_important(self, name: str) -> bool:
         """Tell the same of Protected."""
         return any(deb.important for deb in self.versions(name))
+
+    def is_open(self, owner: Deb, relation: Relation, option: Deb) -> bool:
+        """Tell whether a relation of `owner` may bring in `option`: for apt always."""
+        del owner, relation, option
+        return True
 
     def notable(self) -> tuple[str, ...]:
         """Return the packages of which some version is Essential or of a priority above optional, sorted."""
@@ -259,7 +267,8 @@ class Universe:
         """Return the names of all packages and of all that they provide, sorted."""
         return sorted({name for placed in self.placed for name in placed.index.names()})
 
-    def _providing(self, name: str) -> list[str]:
+    def providing(self, name: str) -> list[str]:
+        """Return the names of packages of which some version says that it provides `name`."""
         return [paragraph.name for placed in self.placed for paragraph in placed.index.providers(name)]
 
     def _is_native(self, qualifier: str) -> bool:

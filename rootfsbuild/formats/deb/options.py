@@ -125,11 +125,12 @@ class Options:
         found: list[Deb] = []
         for alternative in relation.alternatives:
             found += self._in_order(alternative, list(self._meeting(owner, relation, alternative, self._now)))
-        found.sort(key=lambda deb: self.state(deb.name).current is None)
+        preferred = self.universe.preferred
+        found.sort(key=lambda deb: (self.state(deb.name).current is None, deb.name not in preferred))
         distinct = [deb for at, deb in enumerate(found) if at == 0 or found[at - 1] is not deb]
         if relation.field in NEGATIVE:
             return distinct
-        return [deb for deb in distinct if not self._is_barred(deb)]
+        return [deb for deb in distinct if not self._is_barred(deb) and self.universe.is_open(owner, relation, deb)]
 
     def only_solution(self, owner: Deb, relation: Relation) -> Deb | None:
         """Return what alone can meet a relation, be it a candidate or installed before."""

@@ -47,6 +47,8 @@ def _rule(
     if refusal is not None and refusal.deb is other:
         return f"{(refusal.by or refusal.deb).name} {refusal.relation}"
     at, chosen_at = (_place(universe, relation, deb) for deb in (other, chosen))
+    if at < chosen_at and _is_preferred(universe, chosen, other):
+        return f"{chosen.name} is in the lock"
     if at != chosen_at:
         return "right of the chosen alternative" if at > chosen_at else "could not be installed"
     return _lesser(universe, relation.alternatives[at], chosen, other, installed)
@@ -71,6 +73,12 @@ def _lesser(universe: Universe, alternative: Alternative, chosen: Deb, other: De
             chosen.priority < other.priority,
             f"lower priority ({_priority(other)} < {_priority(chosen)})",
         ),
+        (
+            _is_preferred(universe, chosen, other)
+            and (-chosen.priority, universe.package_id(chosen.name))
+            < (-other.priority, universe.package_id(other.name)),
+            f"{chosen.name} is in the lock",
+        ),
         (chosen.priority > other.priority, f"{chosen.name} is asked for itself"),
     )
     # Nothing else being different, the order of names in the index has decided.
@@ -79,6 +87,10 @@ def _lesser(universe: Universe, alternative: Alternative, chosen: Deb, other: De
 
 def _priority(deb: Deb) -> str:
     return deb.fields.get("priority", "none")
+
+
+def _is_preferred(universe: Universe, chosen: Deb, other: Deb) -> bool:
+    return chosen.name in universe.preferred and other.name not in universe.preferred
 
 
 def _only_first(test: Callable[[str], bool], first: Deb, second: Deb) -> bool:

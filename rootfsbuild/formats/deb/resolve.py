@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rootfsbuild.formats.deb.choose import choose
 from rootfsbuild.formats.deb.explain import explain_conflict
@@ -39,6 +39,8 @@ class Resolution:
 
     packages: tuple[Package, ...]
     """In install order."""
+    selected: Mapping[str, Deb] = field(compare=False)
+    """The same by name, as their indexes have them."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,28 @@ Complete = Callable[[Step, Chosen], Chosen]
 """Called where apt's walk ends in a conflict: returns a selection that keeps every relation, or raises."""
 
 
+Retain = Callable[[Wanted, Chosen], Chosen]
+"""Called with the last selection: returns it with what shall stay beside it, relations being kept."""
+
+
 def give_up(step: Step, chosen: Chosen) -> Chosen:
     """Raise UnsatisfiableError with the chains that lead to each obstacle."""
     raise explain_conflict(step.universe, chosen, [deb.name for deb in step.requests], step.excluded)
 
 
-def resolve(request: Request, universe: Universe, complete: Complete = give_up) -> Resolution:
+def nothing_more(wanted: Wanted, chosen: Chosen) -> Chosen:
+    """Return the selection as it is."""
+    del wanted
+    return chosen
+
+
+def resolve(
+    request: Request, universe: Universe, complete: Complete = give_up, retain: Retain = nothing_more
+) -> Resolution:
     """Choose the packages that meet `request`, exactly as apt does where apt's walk finds a solution.
 
-    `complete` decides where it does not. Raises UnsatisfiableError, and UntrustedError when a paragraph that is
-    looked at is malformed.
+    `complete` decides where it does not; `retain` adds what nothing needs any more. Raises UnsatisfiableError, and
+    UntrustedError when a paragraph that is looked at is malformed.
     """
     wanted = read_request(request, universe)
     excluded = frozenset(request.exclude)
@@ -78,14 +92,15 @@ def resolve(request: Request, universe: Universe, complete: Complete = give_up) 
 
     first = run((*wanted.preselected.values(), *wanted.essential()), wanted.preselected)
     second = run((*wanted.included.values(), *wanted.by_priority()), first.selected)
-    return Resolution(_plan(wanted, first, second))
-
-
-def _plan(wanted: Wanted, first: Chosen, second: Chosen) -> tuple[Package, ...]:
-    universe = wanted.universe
+    second = retain(wanted, second)
     selected = dict(second.selected)
     if wanted.variant == "custom":
         selected = _without_unused(universe, selected, wanted)
+    return Resolution(_plan(wanted, first, second, selected), selected)
+
+
+def _plan(wanted: Wanted, first: Chosen, second: Chosen, selected: Mapping[str, Deb]) -> tuple[Package, ...]:
+    universe = wanted.universe
     depends = _graph(universe, selected, first.selected, HARD)
     pre_depends = _graph(universe, selected, first.selected, HARD[:1])
     base = _base(wanted, selected, first.selected, depends)
@@ -122,14 +137,15 @@ def _graph(
     graph: dict[str, tuple[str, ...]] = {}
     for name, deb in selected.items():
         found: set[str] = set()
-        for relation in (relation for field in fields for relation in deb.relations(field)):
-            meeting = _meeting(universe, selected, relation)
+        for relation in (relation for kind in fields for relation in deb.relations(kind)):
+            meeting = meeting_in(universe, selected, relation)
             found.add(next((other for other in meeting if other in earlier), meeting[0] if meeting else name))
         graph[name] = tuple(sorted(found - {name}))
     return graph
 
 
-def _meeting(universe: Universe, selected: Mapping[str, Deb], relation: Relation) -> list[str]:
+def meeting_in(universe: Universe, selected: Mapping[str, Deb], relation: Relation) -> list[str]:
+    """Return what of a selection meets a relation, or is ruled out by it, in the order of its alternatives."""
     return [
         name
         for alternative in relation.alternatives
@@ -176,9 +192,9 @@ def _reasons(wanted: Wanted, first: Chosen, second: Chosen) -> dict[str, Reason]
 def _any_reason(universe: Universe, selected: Mapping[str, Deb], name: str) -> Reason:
     """Return a reason for a package that `complete` chose without the walk."""
     for deb in selected.values():
-        for field in (*HARD, "Recommends"):
-            for relation in deb.relations(field):
-                if deb.name != name and name in _meeting(universe, selected, relation):
+        for kind in (*HARD, "Recommends"):
+            for relation in deb.relations(kind):
+                if deb.name != name and name in meeting_in(universe, selected, relation):
                     return Reason(Why.DEPENDENCY, str(relation), deb.name)
     return Reason(Why.DEPENDENCY)
 

@@ -76,6 +76,12 @@ def read_request(request: Request, universe: Universe) -> Wanted:
     return Wanted(universe, included, {deb.name: deb for deb in preselected}, fixed, request.variant)
 
 
+def is_right(universe: Universe, text: str, deb: Deb) -> bool:
+    """Tell whether an include, whatever it names, leaves a version as a choice; raises as `read_request`."""
+    name, version, suite = _parts(universe, text)
+    return name != deb.name or _is_asked(deb, version, suite)
+
+
 def _parts(universe: Universe, text: str) -> tuple[str, str, str]:
     """Return name, version pattern and suite of an include."""
     match = _INCLUDE.fullmatch(text)
@@ -96,16 +102,19 @@ def _fix(universe: Universe, text: str, fixed: dict[str, Deb | None], *, recomme
     name, version, suite = _parts(universe, text)
     if name in fixed or not (version or suite) or not universe.versions(name):
         return
-    if version:
-        found = [deb for deb in universe.versions(name) if fnmatch.fnmatchcase(deb.version, version)]
-    else:
-        found = [deb for deb in universe.versions(name) if _is_in(deb, suite)]
+    found = [deb for deb in universe.versions(name) if _is_asked(deb, version, suite)]
     if not found:
         have = [f"{name} has version {deb.version} in {deb.placed.place}" for deb in universe.versions(name)]
         raise UnsatisfiableError(text, have, hint="name one of these versions, or add the suite to the recipe")
     fixed[name] = found[0]
     if suite:
         _follow(universe, found[0], suite, fixed, ("Pre-Depends", "Depends", *(["Recommends"] * recommends)))
+
+
+def _is_asked(deb: Deb, version: str, suite: str) -> bool:
+    if version:
+        return fnmatch.fnmatchcase(deb.version, version)
+    return not suite or _is_in(deb, suite)
 
 
 def _follow(universe: Universe, deb: Deb, suite: str, fixed: dict[str, Deb | None], fields: tuple[str, ...]) -> None:
@@ -152,6 +161,7 @@ def _only_provider(wanted: Wanted, text: str, name: str) -> Deb:
         for other in universe.meeting(Alternative(name))
         if (deb := wanted.candidate(other)) is not None and universe.meets(deb, Alternative(name))
     ]
+    providers = [deb for deb in providers if deb.name in universe.preferred] or providers
     if len(providers) == 1:
         return providers[0]
     if providers:
