@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from rootfsbuild import events
-from rootfsbuild.errors import BundleError, FetchError
+from rootfsbuild.errors import BundleError, FetchError, RecipeError
 from rootfsbuild.lock import Lock, read_lock
+from rootfsbuild.repository.bundle_contents import check_complete, labels
 from rootfsbuild.repository.bundle_file import AGAIN, Member, Part, blob_path, digest_of, scan, signed_path
 from rootfsbuild.repository.signed import document_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from rootfsbuild.plan import Plan, Snapshot
+    from rootfsbuild.plan import Plan
     from rootfsbuild.repository.trust import Keyring
 
 _CHUNK = 1 << 20
@@ -139,8 +140,8 @@ def find_documents(plan: Plan, look: Callable[[str, str], bytes | None]) -> dict
 def open_bundle(file: str) -> Iterator[Bundle]:
     """Yield a bundle after everything in it but the packages and indexes has been read and checked.
 
-    Raises BundleError for what is no whole bundle, or holds another thing than its locks ask for, and what
-    `read_lock` raises.
+    Raises BundleError for what is no whole bundle, or holds another thing than its locks ask for, and IntegrityError
+    for a lock that does not fit its own digest.
     """
     descriptor = _open(file)
     try:
@@ -151,7 +152,7 @@ def open_bundle(file: str) -> Iterator[Bundle]:
             if not path.startswith("blobs/")
         }
         locks = {
-            path.removeprefix("locks/"): read_lock(data.decode("utf-8", "replace"), f"{file}: {path}")
+            path.removeprefix("locks/"): _parse_lock(data, path, file)
             for path, data in small.items()
             if path.startswith("locks/")
         }
@@ -163,51 +164,16 @@ def open_bundle(file: str) -> Iterator[Bundle]:
 
 def check_bundle(bundle: Bundle, report: events.Report = events.ignore) -> None:
     """Read every package and index; raise BundleError that names the first that is not what the locks ask for."""
-    names = {
-        package.sha256: f"{package.name} {package.version}"
-        for lock in bundle.locks.values()
-        for package in lock.plan.packages
-    }
+    names = labels(bundle.locks)
     blobs = [member for path, member in bundle.members.items() if path.startswith("blobs/")]
     report(events.StageStarted("bundle", sum(member.size for member in blobs), "B"))
     for member in blobs:
         actual = digest_of(bundle.descriptor, member)
         if actual != member.sha256:
-            what = f"{names[member.sha256]} was altered" if member.sha256 in names else "was altered"
-            raise BundleError(bundle.file, f"{what}: it has the SHA-256 {actual}", member.path, hint=AGAIN)
+            problem = f"{names[member.path]} was altered: it has the SHA-256 {actual}"
+            raise BundleError(bundle.file, problem, member.path, hint=AGAIN)
         report(events.Progress("bundle", member.size, member.path))
     report(events.StageEnded("bundle"))
-
-
-def check_complete(file: str, locks: Mapping[str, Lock], members: Mapping[str, Member]) -> None:
-    """Raise BundleError unless the members are those that the locks ask for, and all of them."""
-    expected = {f"locks/{name}": "" for name in locks}
-    for name, lock in locks.items():
-        for snapshot in lock.plan.snapshots:
-            expected[f"keys/{snapshot.keyring}.pgp"] = f"the keys of {snapshot.archive}"
-            expected |= dict.fromkeys(_documents(snapshot, members), f"the signed document of {snapshot.suite}")
-            for index in snapshot.indexes:
-                _check_size(file, blob_path(index.sha256), index.size, members)
-                expected[blob_path(index.sha256)] = f"{snapshot.suite}/{index.path}"
-        for package in lock.plan.packages:
-            _check_size(file, blob_path(package.sha256), package.size, members)
-            expected[blob_path(package.sha256)] = f"{package.name} {package.version}, which {name} asks for"
-    for path, what in expected.items():
-        if path not in members:
-            raise BundleError(file, f"is missing: {what}", path, hint=AGAIN)
-    extra = sorted(members.keys() - expected.keys())
-    if extra:
-        raise BundleError(file, "no lock asks for it", extra[0], hint=AGAIN)
-
-
-def _documents(snapshot: Snapshot, members: Mapping[str, Member]) -> list[str]:
-    sets = [[signed_path(snapshot.sha256, path) for path in paths] for paths in document_sets(snapshot)]
-    return next((paths for paths in sets if all(path in members for path in paths)), sets[0])
-
-
-def _check_size(file: str, path: str, size: int, members: Mapping[str, Member]) -> None:
-    if path in members and members[path].size != size:
-        raise BundleError(file, f"has {members[path].size} bytes, but its lock says {size}", path, hint=AGAIN)
 
 
 def _open(file: str) -> int:
@@ -229,6 +195,17 @@ def _read_small(descriptor: int, member: Member, file: str) -> bytes:
     if actual != member.sha256:
         raise BundleError(file, f"was altered: it has the SHA-256 {actual}", member.path, hint=AGAIN)
     return data
+
+
+def _parse_lock(data: bytes, path: str, file: str) -> Lock:
+    try:
+        return read_lock(data.decode("utf-8"), f"{file}: {path}")
+    except RecipeError as error:
+        place = f"line {error.line}: " if error.line else ""
+        where = f"{error.where}: " if error.where else ""
+        raise BundleError(file, f"is no lock: {place}{where}{error.problem}", path, hint=error.hint or AGAIN) from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(file, f"is no lock: {error}", path, hint=AGAIN) from None
 
 
 def count_packages(locks: Mapping[str, Lock]) -> int:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from rootfsbuild import events
 from rootfsbuild.errors import BundleError, IntegrityError, StorageError
 from rootfsbuild.lock import read_lock
-from rootfsbuild.repository.bundle import check_complete, count_packages
+from rootfsbuild.repository.bundle import count_packages
+from rootfsbuild.repository.bundle_contents import check_complete
 from rootfsbuild.repository.bundle_file import (
     INDEX,
     Member,
@@ -90,6 +91,10 @@ def _check_names(path: str, members: Sequence[Member]) -> None:
     for member in members:
         if not is_name(member.path):
             raise BundleError(path, "cannot be the name of a member", member.path)
+        try:
+            tell_header(member.path, member.size)
+        except ValueError as error:
+            raise BundleError(path, str(error), member.path) from None
 
 
 @contextlib.contextmanager
@@ -125,7 +130,7 @@ def _write_small(file: BinaryIO, member: Member, data: bytes) -> None:
 def _copy_blob(file: BinaryIO, member: Member, source: str, report: events.Report) -> None:
     file.write(tell_header(member.path, member.size))
     digest, copied = hashlib.sha256(), 0
-    with open(source, "rb") as stream:
+    with _open_source(source) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
             copied += len(chunk)
@@ -135,3 +140,10 @@ def _copy_blob(file: BinaryIO, member: Member, source: str, report: events.Repor
         expected = f"{member.size} bytes with SHA-256 {member.sha256}"
         raise IntegrityError(source, expected, f"{copied} bytes with SHA-256 {digest.hexdigest()}")
     file.write(padding(member.size))
+
+
+def _open_source(source: str) -> BinaryIO:
+    try:
+        return open(source, "rb")
+    except OSError as error:
+        raise StorageError(source, error.strerror or str(error), hint="run it again, to fetch it again") from error
