@@ -452,3 +452,30 @@ def test_suites_of_one_archive_that_different_keys_sign(cart, lay):
     root = lay(cart.contents(*proofs), keys={"debian": bytes(other.certificate) + bytes(cart.key.certificate)})
     keyring = load_keyring([("", str(root / "keys/debian.gpg"))])
     assert len(keyring.certificates) == 2
+
+
+def test_each_release_has_lists_of_its_own(cart, lay):
+    # One list with both would upgrade every system that reads it.
+    suites = {"debian": ["bookworm", "bookworm-updates", "trixie"], "more": ["bookworm/extra", "trixie-extra"]}
+    suites["tools"] = ["nodistro"]
+    proofs = [cart.prove(archive=archive, suite=suite) for archive, names in suites.items() for suite in names]
+    root = lay(cart.contents(*proofs), keys=cart.keys(*suites))
+    lists = {path.name: Deb822(path.read_text().splitlines())["Suites"] for path in root.glob("*.sources")}
+    assert lists == {
+        "debian.bookworm.sources": "bookworm bookworm-updates",
+        "debian.trixie.sources": "trixie",
+        "more.bookworm.sources": "bookworm/extra",
+        "more.trixie.sources": "trixie-extra",
+        "tools.sources": "nodistro",
+    }
+    text = (root / "README.txt").read_text()
+    assert "cp debian.bookworm.sources more.bookworm.sources tools.sources /etc/apt/sources.list.d/" in text
+    assert "those above are for bookworm" in text
+
+
+def test_one_release_needs_no_choice(cart, lay):
+    proofs = [cart.prove(), cart.prove(archive="tools", suite="nodistro")]
+    root = lay(cart.contents(*proofs), keys=cart.keys("debian", "tools"))
+    text = (root / "README.txt").read_text()
+    assert "cp debian.sources tools.sources /etc/apt/sources.list.d/" in text
+    assert "several releases" not in text

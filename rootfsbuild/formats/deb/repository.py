@@ -17,7 +17,7 @@ from rootfsbuild import __version__
 from rootfsbuild.errors import IntegrityError, StorageError, TargetError, UntrustedError, UsageError
 from rootfsbuild.events import Notice, Progress, StageEnded, StageStarted, Warned
 from rootfsbuild.formats.deb.carried import Suite, gather_suites, is_in
-from rootfsbuild.formats.deb.repository_texts import list_sources, write_readme, write_sources
+from rootfsbuild.formats.deb.repository_texts import list_sources, name_lists, write_readme, write_sources
 from rootfsbuild.formats.deb.signed_release import check_documents, write_suite
 from rootfsbuild.formats.format import Blob, Contents
 from rootfsbuild.repository.sign import binary_certificates
@@ -209,21 +209,15 @@ def _lay_signed(laid: _Laying, suites: Sequence[Suite], signer: Signer) -> None:
 
 
 def _lay_texts(laid: _Laying, suites: Sequence[Suite], blobs: Mapping[str, Blob], signer: Signer | None) -> None:
-    sources = {
-        archive: [
-            source
-            for suite in suites
-            if suite.archive == archive
-            for source in list_sources(suite, original=signer is None)
-        ]
-        for archive in sorted({suite.archive for suite in suites})
-    }
-    for archive, offered in sources.items():
+    lists = name_lists(suites)
+    for name, together in lists.items():
+        archive = together[0].archive
+        offered = [source for suite in together for source in list_sources(suite, original=signer is None)]
         key = f"{archive}.gpg" if signer is None else _OWN_KEY
-        laid.write(f"{archive}.sources", write_sources(archive, offered, key).encode())
+        laid.write(name, write_sources(archive, offered, key).encode())
     size = sum(package.size for package, _ in blobs.values())
     owner = ("", "") if signer is None else (signer.fingerprint, _OWN_KEY)
-    laid.write("README.txt", write_readme(suites, sources, len(blobs), size, owner).encode())
+    laid.write("README.txt", write_readme(lists, len(blobs), size, owner).encode())
 
 
 def _below(suite: Suite, path: str) -> str:
