@@ -100,14 +100,21 @@ def lay_repository(file: str, directory: str, settings: Settings, signer: Signer
     with open_bundle(file) as bundle, store.in_use():
         fetch = BundleFetch(bundle, store, report)
         locks = list(bundle.locks.values())
-        (format_,) = {FORMATS[lock.plan.format] for lock in locks} if locks else (None,)
-        if format_ is None:
-            raise UsageError(f"{file} holds no lock", hint="rootfsbuild bundle --list shows what it holds")
+        formats = sorted({lock.plan.format for lock in locks})
+        if len(formats) != 1:
+            problem = f"{file} holds packages of {' and '.join(formats)}" if formats else f"{file} holds no lock"
+            raise UsageError(problem, hint="lay out a bundle of one package format")
         contents = Contents(tuple(_proofs(bundle, locks, fetch)), tuple(_packages(locks, fetch)))
-        keys = {
-            snapshot.archive: bundle.key(snapshot.keyring) or b"" for lock in locks for snapshot in lock.plan.snapshots
-        }
-        format_.lay_repository(directory, contents, keys, signer, report)
+        FORMATS[formats[0]].lay_repository(directory, contents, _archive_keys(bundle, locks), signer, report)
+
+
+def _archive_keys(bundle: Bundle, locks: Iterable[Lock]) -> dict[str, bytes]:
+    """Return the certificates of each archive; two releases may have one under different keys."""
+    pairs = dict.fromkeys((item.archive, item.keyring) for lock in locks for item in lock.plan.snapshots)
+    keys: dict[str, bytes] = {}
+    for archive, keyring in pairs:
+        keys[archive] = keys.get(archive, b"") + (bundle.key(keyring) or b"")
+    return keys
 
 
 def _proofs(bundle: Bundle, locks: Iterable[Lock], fetch: BundleFetch) -> Iterator[Proof]:

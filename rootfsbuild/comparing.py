@@ -6,9 +6,8 @@ import os
 
 from rootfsbuild.errors import UsageError
 from rootfsbuild.formats import FORMATS
-from rootfsbuild.inspection.compare import compare_trees, summarise_files
 from rootfsbuild.inspection.diff import Difference, compare_packages, from_plan
-from rootfsbuild.inspection.dump import dump_tree
+from rootfsbuild.inspection.paths import compare_files, summarise_files
 from rootfsbuild.listed import Listed
 from rootfsbuild.lock import load_lock
 from rootfsbuild.plan import Plan
@@ -30,18 +29,16 @@ def compare_results(before: str, after: str) -> Difference:
     return compare_packages(one, other, FORMATS[first].order)
 
 
-def compare_files(before: str, after: str) -> str:
+def compare_trees_of(before: str, after: str) -> str:
     """Return in a line how many files differ between two roots; empty unless both are roots."""
     if not (os.path.isdir(before) and os.path.isdir(after)):
         return ""
-    return summarise_files(compare_trees(dump_tree(before), dump_tree(after)))
+    return summarise_files(compare_files(before, after))
 
 
 def _read(path: str) -> tuple[str, tuple[Listed, ...]]:
     if not os.path.isdir(path):
         plan = load_lock(path).plan
         return plan.format, from_plan(plan)
-    for name, format_ in FORMATS.items():
-        if found := format_.installed(path):
-            return name, found
-    raise UsageError(f"{path} has no database of packages", hint="name a root or a lock")
+    ((name, format_),) = FORMATS.items()
+    return name, format_.installed(path)

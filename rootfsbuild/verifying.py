@@ -11,7 +11,7 @@ from dataclasses import replace
 from rootfsbuild.errors import RecipeError
 from rootfsbuild.events import Report
 from rootfsbuild.inspection.compare import PathDifference, compare_trees
-from rootfsbuild.inspection.dump import dump_archive, dump_tree
+from rootfsbuild.inspection.dump import WHOLE, dump_archive, dump_tree
 from rootfsbuild.pipeline import build
 from rootfsbuild.recipe import Recipe
 from rootfsbuild.rootfs.remove import remove_tree
@@ -32,7 +32,7 @@ def verify(
     try:
         again = os.path.join(place, "root")
         build(recipe, again, replace(settings, lock_file=lock_file, locked=True), report)
-        return compare_trees(dump_tree(again, times=True), actual)
+        return compare_trees(dump_tree(again, times=True, digits=WHOLE), actual)
     finally:
         remove_tree(place)
 
@@ -44,4 +44,5 @@ def dump_result(path: str) -> Mapping[str, str]:
     except OSError as error:
         expected = "a root or a .tar that rootfsbuild made"
         raise RecipeError(path, error.strerror or str(error), expected=expected) from None
-    return dump_tree(path, times=True) if is_directory else dump_archive(path)
+    dump = dump_tree if is_directory else dump_archive
+    return dump(path, times=True, digits=WHOLE)

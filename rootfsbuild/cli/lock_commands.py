@@ -54,11 +54,11 @@ def lock(arguments: Namespace) -> int:
 
 def diff(arguments: Namespace) -> int:
     """Carry out the verb `diff`."""
-    from rootfsbuild.comparing import compare_files, compare_results  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.comparing import compare_results, compare_trees_of  # noqa: PLC0415 - each verb loads only what it needs
 
     difference = compare_results(arguments.before, arguments.after)
     _show(difference, arguments, f"{arguments.before} → {arguments.after}")
-    if not arguments.json and not arguments.markdown and (files := compare_files(arguments.before, arguments.after)):
+    if not arguments.json and not arguments.markdown and (files := compare_trees_of(arguments.before, arguments.after)):
         print_out(files)
     return 0
 
@@ -67,7 +67,7 @@ def verify(arguments: Namespace) -> int:
     """Carry out the verb `verify`."""
     from rootfsbuild import verifying  # noqa: PLC0415 - each verb loads only what it needs
     from rootfsbuild.bundling import recipe_beside  # noqa: PLC0415 - the same
-    from rootfsbuild.inspection.compare import paths_document, render_paths  # noqa: PLC0415 - the same
+    from rootfsbuild.inspection.paths import paths_document, render_paths  # noqa: PLC0415 - the same
     from rootfsbuild.lock import load_lock  # noqa: PLC0415 - the same
 
     terminal = open_terminal(arguments)

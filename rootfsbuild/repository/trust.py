@@ -1,6 +1,6 @@
 """OpenPGP: the certificates that an archive names, and which of them signed a document.
 
-The only module that knows pysequoia, whose interface calls itself unstable. pysequoia has no time or policy
+With `sign` the only module that knows pysequoia, whose interface calls itself unstable. pysequoia has no time or policy
 parameter, ignores junk around a signed message and unpacks compressed ones: what it leaves open is closed
 here.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rootfsbuild.formats.deb.cleanup import clean
 from rootfsbuild.formats.deb.explain import why
 from rootfsbuild.formats.deb.install import install_base, install_more, split_waves
+from rootfsbuild.formats.deb.installed import installed
 from rootfsbuild.formats.deb.prove import prove, proves
 from rootfsbuild.formats.deb.refresh import refresh, resolve_metadata
 from rootfsbuild.formats.deb.repository import lay_repository
@@ -34,7 +35,7 @@ DEB = Format(
     install_base=install_base,
     install_more=install_more,
     lay_repository=lay_repository,
-    installed=lambda _root: (),
+    installed=installed,
     order=compare,
     clean=clean,
 )
