@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from rootfsbuild.errors import UsageError
+from rootfsbuild.errors import PackageError, UsageError
 from rootfsbuild.formats import FORMATS
 from rootfsbuild.inspection.diff import Difference, compare_packages, from_plan
 from rootfsbuild.inspection.paths import compare_files, summarise_files
@@ -40,5 +40,10 @@ def _read(path: str) -> tuple[str, tuple[Listed, ...]]:
     if not os.path.isdir(path):
         plan = load_lock(path).plan
         return plan.format, from_plan(plan)
-    ((name, format_),) = FORMATS.items()
-    return name, format_.installed(path)
+    missed: list[PackageError] = []
+    for name, format_ in FORMATS.items():
+        try:
+            return name, format_.installed(path)
+        except PackageError as error:
+            missed.append(error)
+    raise missed[0]

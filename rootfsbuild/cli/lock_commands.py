@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rootfsbuild.cli.inputs import open_terminal, overrides_of, print_out, read_recipe, read_settings
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from rootfsbuild.inspection.diff import Difference
-    from rootfsbuild.lock import Lock
 
 DIFFERS = 8
 """Exit status of `verify` for a result that is not what its lock builds."""
@@ -22,6 +22,7 @@ DIFFERS = 8
 def lock(arguments: Namespace) -> int:
     """Carry out the verb `lock`."""
     from rootfsbuild import locking  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.comparing import compare_plans  # noqa: PLC0415 - the same
     from rootfsbuild.inspection.differences import summarise  # noqa: PLC0415 - the same
     from rootfsbuild.lock import load_lock  # noqa: PLC0415 - the same
     from rootfsbuild.planning import standing_lock  # noqa: PLC0415 - the same
@@ -41,10 +42,10 @@ def lock(arguments: Namespace) -> int:
         new = locking.make_lock(recipe, settings, terminal)
     if not arguments.diff:
         locking.save_lock(new, file)
-    if old is None:
+    if old is None and not (arguments.json or arguments.markdown):
         terminal(Notice(f"{file}: {len(new.plan.packages)} packages"))
         return 0
-    difference = _compare_locks(old, new)
+    difference = compare_plans(old.plan if old is not None else replace(new.plan, packages=()), new.plan)
     if arguments.diff or arguments.json or arguments.markdown:
         _show(difference, arguments, os.path.basename(file))
     else:
@@ -57,7 +58,7 @@ def diff(arguments: Namespace) -> int:
     from rootfsbuild.comparing import compare_results, compare_trees_of  # noqa: PLC0415 - each verb loads only what it needs
 
     difference = compare_results(arguments.before, arguments.after)
-    _show(difference, arguments, f"{arguments.before} → {arguments.after}")
+    _show(difference, arguments, f"{arguments.before} to {arguments.after}")
     if not arguments.json and not arguments.markdown and (files := compare_trees_of(arguments.before, arguments.after)):
         print_out(files)
     return 0
@@ -83,12 +84,6 @@ def verify(arguments: Namespace) -> int:
     else:
         terminal(Notice(f"{result} is what {arguments.lock} builds"))
     return DIFFERS if differences else 0
-
-
-def _compare_locks(old: Lock, new: Lock) -> Difference:
-    from rootfsbuild.comparing import compare_plans  # noqa: PLC0415 - the same
-
-    return compare_plans(old.plan, new.plan)
 
 
 def _show(difference: Difference, arguments: Namespace, title: str) -> None:
