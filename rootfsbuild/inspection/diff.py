@@ -78,9 +78,9 @@ class Group:
         return self.changes[0].kind
 
     @property
-    def source(self) -> str:
-        """The name of their source package."""
-        return self.changes[0].package.source
+    def name(self) -> str:
+        """What to call them: the package if it is one, else their source package."""
+        return tell_name(self.changes[0]) if len(self.changes) == 1 else self.changes[0].package.source
 
     @property
     def delta(self) -> int:
@@ -172,9 +172,10 @@ def tell_name(change: Change) -> str:
 
 
 def group_changes(changes: Iterable[Change]) -> tuple[Group, ...]:
-    """Gather the packages of each source that changed together, by kind and then by source."""
+    """Gather the packages of each source that changed together; sorted by kind, and then by name."""
     ordered = sorted(changes, key=lambda change: (_together(change), change.package.name, change.package.architecture))
-    return tuple(Group(tuple(members)) for _, members in groupby(ordered, _together))
+    groups = [Group(tuple(members)) for _, members in groupby(ordered, _together)]
+    return tuple(sorted(groups, key=lambda group: (list(Kind).index(group.kind), group.name)))
 
 
 def _together(change: Change) -> tuple[int, str, str, str]:

@@ -76,7 +76,7 @@ def tell_size(count: float) -> str:
 def _row(group: Group) -> tuple[str, str, str, str, str]:
     first = group.changes[0]
     several = len(group.changes) > 1
-    name = f"{group.source} ({_packages(len(group.changes))})" if several else tell_name(first)
+    name = f"{group.name} ({_packages(len(group.changes))})" if several else group.name
     versions = [version for side in (first.before, first.after) if (version := tell_version(first, side))]
     remarks = ", ".join(dict.fromkeys(filter(None, map(_remark, group.changes))))
     return name, versions[0], f"-> {versions[1]}" if len(versions) > 1 else "", tell_growth(group.delta), remarks

@@ -70,7 +70,7 @@ def _one_sided_row(group: Group) -> tuple[str, ...]:
 
 def _package(group: Group) -> str:
     names = ", ".join(_code(tell_name(change)) for change in group.changes)
-    return f"**{_code(group.source)}**: {names}" if len(group.changes) > 1 else names
+    return f"**{_code(group.name)}**: {names}" if len(group.changes) > 1 else names
 
 
 def _remarks(group: Group) -> str:

@@ -211,7 +211,8 @@ def test_packages_of_a_source_are_together_only_if_they_changed_alike():
     before = [listed(name, "1", source="src") for name in "abcd"]
     after = [listed("a", "2", source="src"), listed("b", "2", source="src"), listed("c", "3", source="src")]
     groups = group_changes(compare_packages(before, after, compare).changed)
-    assert [[change.package.name for change in group.changes] for group in groups] == [["a", "b"], ["c"]]
+    assert [[change.package.name for change in group.changes] for group in groups] == [["c"], ["a", "b"]]
+    assert [group.name for group in groups] == ["c", "src"]
 
 
 def test_a_step_back_is_pointed_out():
