@@ -6,8 +6,9 @@ import os
 
 from rootfsbuild.errors import PackageError, UsageError
 from rootfsbuild.formats import FORMATS
+from rootfsbuild.inspection.compare import PathDifference
 from rootfsbuild.inspection.diff import Difference, compare_packages, from_plan
-from rootfsbuild.inspection.paths import compare_files, summarise_files
+from rootfsbuild.inspection.paths import compare_files
 from rootfsbuild.listed import Listed
 from rootfsbuild.lock import load_lock
 from rootfsbuild.plan import Plan
@@ -29,11 +30,11 @@ def compare_results(before: str, after: str) -> Difference:
     return compare_packages(one, other, FORMATS[first].order)
 
 
-def compare_trees_of(before: str, after: str) -> str:
-    """Return in a line how many files differ between two roots; empty unless both are roots."""
+def compare_roots(before: str, after: str) -> tuple[PathDifference, ...] | None:
+    """Return which files differ between two roots; None unless both are roots."""
     if not (os.path.isdir(before) and os.path.isdir(after)):
-        return ""
-    return summarise_files(compare_files(before, after))
+        return None
+    return compare_files(before, after)
 
 
 def _read(path: str) -> tuple[str, tuple[Listed, ...]]:

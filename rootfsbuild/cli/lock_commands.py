@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from rootfsbuild.events import Notice
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from rootfsbuild.inspection.compare import PathDifference
     from rootfsbuild.inspection.diff import Difference
 
 DIFFERS = 8
@@ -55,12 +57,16 @@ def lock(arguments: Namespace) -> int:
 
 def diff(arguments: Namespace) -> int:
     """Carry out the verb `diff`."""
-    from rootfsbuild.comparing import compare_results, compare_trees_of  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.comparing import compare_results, compare_roots  # noqa: PLC0415 - each verb loads only what it needs
+    from rootfsbuild.inspection.paths import render_files, summarise_files  # noqa: PLC0415 - the same
 
     difference = compare_results(arguments.before, arguments.after)
-    _show(difference, arguments, f"{arguments.before} to {arguments.after}")
-    if not arguments.json and not arguments.markdown and (files := compare_trees_of(arguments.before, arguments.after)):
-        print_out(files)
+    files = None if arguments.markdown else compare_roots(arguments.before, arguments.after)
+    _show(difference, arguments, f"{arguments.before} to {arguments.after}", files)
+    if files is not None and not arguments.json:
+        if arguments.verbose and files:
+            print_out(render_files(files))
+        print_out(summarise_files(files))
     return 0
 
 
@@ -86,12 +92,16 @@ def verify(arguments: Namespace) -> int:
     return DIFFERS if differences else 0
 
 
-def _show(difference: Difference, arguments: Namespace, title: str) -> None:
+def _show(
+    difference: Difference, arguments: Namespace, title: str, files: Sequence[PathDifference] | None = None
+) -> None:
     from rootfsbuild.inspection.differences import difference_document, render_difference  # noqa: PLC0415 - the same
     from rootfsbuild.inspection.markdown import render_markdown  # noqa: PLC0415 - the same
+    from rootfsbuild.inspection.paths import paths_document  # noqa: PLC0415 - the same
 
     if arguments.json:
-        print_out(to_json(difference_document(difference)))
+        listed = {} if files is None else {"files": paths_document(files)}
+        print_out(to_json({**difference_document(difference), **listed}))
     elif arguments.markdown:
         print_out(render_markdown(difference, title))
     else:

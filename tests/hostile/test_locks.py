@@ -222,4 +222,10 @@ def test_a_root_and_a_lock_compared(lock, shop, run, tmp_path):
     move_on(shop)
     assert run("lock", "box.toml").status == 0
     assert "3 upgraded" in run_plain("diff", tmp_path / "root", lock).out
+    assert run("box.toml", "-o", tmp_path / "newer").status == 0
+    both = run_plain("diff", tmp_path / "root", tmp_path / "newer", "-v").out.splitlines()
+    assert "~ /usr/share/other  content" in both
+    assert both[-1].startswith("files: 0 added, 0 removed, ")
+    found = json.loads(run_plain("diff", tmp_path / "root", tmp_path / "newer", "--json").out)
+    assert "/usr/share/tool" in {path["path"] for path in found["files"]}
     assert "no root that dpkg knows" in rootfsbuild("diff", lock, tmp_path / "cache").err
