@@ -117,19 +117,21 @@ def test_arrivals_are_told_in_the_callers_thread_and_got_in_others():
 
 
 def test_whoever_stops_taking_stops_those_that_wait():
-    waiting = threading.Event()
+    waiting, waited = threading.Event(), []
 
     def get(one, pause):
         if one.size == 9:
             return "first"
         waiting.set()
-        pause(60)
+        pause(5)
+        waited.append(one)
         return "never"
 
     started = arrivals(get, [want(bytes(size)) for size in range(10)], events.ignore)
     assert next(started)[1] == "first"
     assert waiting.wait(10)
     started.close()
+    assert waited == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch_")]
 
 
