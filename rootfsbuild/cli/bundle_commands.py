@@ -37,7 +37,8 @@ def _make(arguments: Namespace) -> int:
     recipes = [_read(word, arguments, terminal) for word in arguments.what]
     made = make_bundle(recipes, arguments.output, terminal, update=arguments.update or "")
     size = f"{made.size / 1e6:.1f} MB"
-    terminal(Notice(f"{arguments.output}: {made.packages} packages for {made.locks} locks, {size}"))
+    locks = f"{made.locks} locks" if made.locks > 1 else "1 lock"
+    terminal(Notice(f"{arguments.output}: {made.packages} packages for {locks}, {size}"))
     return 0
 
 
