@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from rootfsbuild.formats.deb.walk import Chosen
     from rootfsbuild.plan import Package, Request
 
+# So many attempts may be made at one question before the next is asked.
+_FEW = 32
+
 
 def upgrade(
     request: Request,
@@ -85,7 +88,7 @@ class _Upgrade:
         self.names = names
         self.packages = {package.name: package for package in locked}
         both = Both(live, rebuild(locked, live))
-        self.held = Held(both, frozenset(), preferred=names | self.packages.keys(), closed=same_recipe)
+        self.held = Held(both, frozenset(), preferred=names.union(self.packages), closed=same_recipe)
         self.fields = (*HARD, "Recommends") if request.recommends else HARD
         self.dependencies = [package.name for package in locked if package.reason.why is Why.DEPENDENCY]
 
@@ -101,16 +104,23 @@ class _Upgrade:
             for name, deb in self.held.locked.items()
             if not all(is_right(self.held, text, deb) for text in self.request.include)
         }
-        return (self.names & self.held.locked.keys()) | asked
+        return frozenset(self.names.intersection(self.held.locked) | asked)
 
     def _search(self, free: frozenset[str]) -> _Found | None:
         """Free what stands in the way until there is a solution, or nothing more that does."""
+        least = free
         while (found := self._attempt(free)) is None:
             obstacles = find_obstacles(self.request, self.held.freeing(free))
             if obstacles <= free:
-                return None
+                return self._search_below(free, least)
             free |= obstacles
         return found
+
+    def _search_below(self, free: frozenset[str], least: frozenset[str]) -> _Found | None:
+        """Hold one again: of two packages that are in the way of each other's new version, one may have to stay."""
+        again = sorted(free - least)
+        attempts = (self._attempt(free - {name}) for name in again[:_FEW])
+        return next((found for found in attempts if found is not None), None)
 
     def _regain(self, found: _Found) -> _Found:
         """Rather change a package than lose it to one that is free or new."""
@@ -176,7 +186,7 @@ class _Upgrade:
             if deb is not None and name not in chosen.selected:
                 spare[name] = deb
         kept = still_reached(wanted.universe, chosen.selected, spare, self.fields)
-        return replace(chosen, selected={**chosen.selected, **kept}, automatic=chosen.automatic | kept.keys())
+        return replace(chosen, selected={**chosen.selected, **kept}, automatic=chosen.automatic.union(kept))
 
     def _changed(self, found: _Found) -> list[str]:
         """Return what has another version although nobody named it, in the lock's order."""
