@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rootfsbuild.recipe import Recipe
 from rootfsbuild.recipe_identity import identify
 from rootfsbuild.repository.fetch import Fetch, Wanted
 from rootfsbuild.repository.kept import KeptFirst
-from rootfsbuild.repository.mirrors import Mirror, find_mirrors
+from rootfsbuild.repository.mirrors import Mirror, find_mirrors, past_url
 from rootfsbuild.repository.offline import StoreFetch
 from rootfsbuild.repository.sources import ANY_MOMENT, CARRIED, Sources
 from rootfsbuild.repository.store import Store, default_cache_dir
@@ -29,8 +28,6 @@ from rootfsbuild.settings import Settings
 
 if TYPE_CHECKING:
     from rootfsbuild.repository.bundle import Bundle
-
-_COPIED_WITHIN = 5 * 3600
 
 
 @dataclass(frozen=True)
@@ -242,13 +239,6 @@ def _past_urls(package: Package, path: str, sources: Sources, plan: Plan) -> tup
     dates = {snapshot.date for snapshot in plan.snapshots if snapshot.archive == archive.name}
     dated = [f"{past_url(archive, date)}/{path}" for date in sorted(dates)] if archive.snapshot else []
     return (*by_hash, *dated)
-
-
-def past_url(archive: Archive, date: int) -> str:
-    """Return the URL of an archive as it was when its document of `date` (seconds) was current."""
-    # The service takes its copies some hours after a push; one is followed by the next after six.
-    moment = dt.datetime.fromtimestamp(date + _COPIED_WITHIN, dt.UTC)
-    return archive.snapshot.format(archive=archive.name, timestamp=f"{moment:%Y%m%dT%H%M%SZ}").rstrip("/")
 
 
 def _mirrors(archive: Archive, recipe: Recipe, settings: Settings) -> tuple[Mirror, ...]:

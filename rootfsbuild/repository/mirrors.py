@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shlex
 import tomllib
@@ -14,7 +15,10 @@ from rootfsbuild.errors import RecipeError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from rootfsbuild.distro import Archive
+
 SCHEMES = ("http", "https", "file")
+_COPIED_WITHIN = 5 * 3600
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,13 @@ class Mirror:
     """`http`, `https` or `file`, without a slash at the end; `dists/` and `pool/` lie below it."""
     origin: str
     """What named it: `--mirror`, a variable, a file, `the host's apt sources` or `distribution`."""
+
+
+def past_url(archive: Archive, date: int) -> str:
+    """Return the URL of an archive as it was when its document of `date` (seconds) was current."""
+    # The service takes its copies some hours after a push; one is followed by the next after six.
+    moment = dt.datetime.fromtimestamp(date + _COPIED_WITHIN, dt.UTC)
+    return archive.snapshot.format(archive=archive.name, timestamp=f"{moment:%Y%m%dT%H%M%SZ}").rstrip("/")
 
 
 def find_mirrors(

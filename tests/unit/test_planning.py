@@ -10,9 +10,9 @@ from rootfsbuild.errors import IntegrityError, RecipeError, StaleLockError
 from rootfsbuild.events import Warned
 from rootfsbuild.lock import without_mirrors
 from rootfsbuild.locking import check_lock, save_lock
-from rootfsbuild.planning import Planned, fetching, find_plan, lock_of, past_url, standing_lock
+from rootfsbuild.planning import Planned, fetching, find_plan, lock_of, standing_lock
 from rootfsbuild.recipe import load_recipe
-from rootfsbuild.repository.mirrors import Mirror
+from rootfsbuild.repository.mirrors import Mirror, past_url
 from rootfsbuild.repository.sources import Sources
 from rootfsbuild.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rootfsbuild.errors import UntrustedError
 from rootfsbuild.formats.deb.metadata import Placed, Universe
 from rootfsbuild.formats.deb.refresh import Metadata, refresh_suite
-from rootfsbuild.repository.mirrors import Mirror
+from rootfsbuild.repository.mirrors import Mirror, past_url
 from rootfsbuild.repository.sources import ANY_MOMENT, CARRIED, Sources
 from rootfsbuild.repository.trust import load_keyring
 
@@ -48,12 +48,14 @@ def _read(plan: Plan, snapshot: Snapshot, sources: Sources, report: Report) -> l
         raise UntrustedError(subject, "mismatch", f"is of an archive that the recipe does not have: {snapshot.archive}")
     keyring = load_keyring([(key.fingerprint, key.path) for key in archive.keys])
     newest = max(other.date for other in plan.snapshots if _is_same_suite(other, snapshot))
+    # What is kept first; a mirror may still have it, or whoever keeps the archive's past.
+    kept = Mirror(f"signed:{snapshot.sha256}", "the lock")
+    past = [Mirror(past_url(archive, snapshot.date), "the archive's past")] if archive.snapshot else []
     at_hand = replace(
         sources,
-        # What is kept first; a mirror may still have it, or whoever keeps the archive's past.
-        mirrors={archive.name: (Mirror(f"signed:{snapshot.sha256}", "the lock"), *sources.mirrors[archive.name])},
+        mirrors={archive.name: (kept, *sources.mirrors[archive.name], *past)},
         # An older one that proves what was kept of an earlier moment is no rollback.
-        past=CARRIED if snapshot.date == newest else ANY_MOMENT,
+        past=sources.past | (CARRIED if snapshot.date == newest else ANY_MOMENT),
     )
     return refresh_suite(at_hand, archive, snapshot.suite, keyring, report, snapshot.sha256)[1]
 
