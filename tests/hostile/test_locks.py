@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -168,6 +170,23 @@ def test_what_left_the_archive_comes_from_its_memory(shop, run, tmp_path):
     built = run("--locked", recipe, "-o", tmp_path / "root", cache="empty")
     assert built.status == 0, built.err
     assert (tmp_path / "root/usr/share/other").read_bytes() == b"1"
+
+
+def test_a_lock_is_proven_by_what_the_archives_memory_has(shop, run, tmp_path):
+    recipe = shop.recipe("base", "tool", "other")
+    text = recipe.read_text()
+    recipe.write_text(text.replace('"suites"', f'"snapshot" = "file://{tmp_path}/past/{{timestamp}}"\n"suites"'))
+    assert run("lock", recipe).status == 0
+    moment = dt.datetime.fromtimestamp(NOW - DAY + 5 * 3600, dt.UTC)
+    shutil.copytree(shop.mirror, tmp_path / "past" / f"{moment:%Y%m%dT%H%M%SZ}")
+    move_on(shop)
+    made = run("bundle", recipe, "-o", tmp_path / "carry.tar", cache="empty")
+    assert made.status == 0, made.err
+    shutil.rmtree(tmp_path / "past")
+    missed = run("bundle", recipe, "-o", tmp_path / "again.tar", cache="other")
+    assert missed.status == 6
+    assert "is not the one with the SHA-256" in missed.err
+    assert not (tmp_path / "again.tar").exists()
 
 
 @needs_root
