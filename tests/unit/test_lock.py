@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making.plans import make_package, make_plan, make_snapshot
 
@@ -82,6 +82,7 @@ def example(**fields):
     return Lock("image", {"packages.include": ("tool",), "hostname": "box"}, plan, **fields)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(LOCKS)
 def test_what_is_read_is_what_was_written(lock):
     text = write_lock(lock)
