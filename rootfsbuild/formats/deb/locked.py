@@ -101,7 +101,6 @@ class Held(Universe):
         self.both = both
         self.live = both.live
         self.locked = both.locked
-        self.free = free
         self.held = {name: deb for name, deb in both.locked.items() if name not in free}
         self.preferred = preferred
         self.closed = closed

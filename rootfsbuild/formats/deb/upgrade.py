@@ -1,35 +1,33 @@
 """The least change of a lock: what is named moves, what stands in its way moves with it, and nothing else.
 
-There is one resolver; what it may choose from decides what stays (`locked`). Packages are set free in rounds until
-it finds a way, and then put back one after the other wherever it finds one without them. The result is minimal in
-that no single package of it could stay as it was; there may be a smaller change that frees quite other packages.
+`search` finds out which packages have to move, and there is no smaller set of them; the one resolver then chooses as
+it always does, from what moves in the archives' version and of the rest only what is locked.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import UnsatisfiableError, UsageError
 from rootfsbuild.formats.deb.explain import nearest
 from rootfsbuild.formats.deb.locked import Both, Held, Only, is_same, rebuild
-from rootfsbuild.formats.deb.obstacles import Selected, agrees, find_lost, find_obstacles, still_reached
+from rootfsbuild.formats.deb.needed import Missed, Selected, find_missed, still_reached
 from rootfsbuild.formats.deb.options import HARD
-from rootfsbuild.formats.deb.resolve import resolve
-from rootfsbuild.formats.deb.wanted import Wanted, is_right
+from rootfsbuild.formats.deb.resolve import Resolution, resolve
+from rootfsbuild.formats.deb.search import Question, Search
+from rootfsbuild.formats.deb.wanted import Wanted, find_options, fix_versions, is_right, preselected_by
 from rootfsbuild.plan import Why
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rootfsbuild.formats.deb.metadata import Deb, Universe
     from rootfsbuild.formats.deb.refresh import Metadata
     from rootfsbuild.formats.deb.resolve import Step
     from rootfsbuild.formats.deb.walk import Chosen
     from rootfsbuild.plan import Package, Request
-
-# So many attempts may be made at one question before the next is asked.
-_FEW = 32
 
 
 def upgrade(
@@ -40,7 +38,7 @@ def upgrade(
     *,
     same_recipe: bool = False,
 ) -> tuple[Package, ...]:
-    """Return the packages that meet `request`, in install order, with as few changes to `locked` as can be found.
+    """Return the packages that meet `request`, in install order, with the fewest changes to `locked`.
 
     What `names` names is chosen as if there were no lock; all other locked packages keep their version, listed or
     not, unless that stands in the way, and go when nothing needs them. With all of them named, that is `resolve`.
@@ -68,18 +66,8 @@ def _unknown(name: str, known: set[str]) -> UsageError:
     return UsageError(f"{name}: not in the lock", hint=nearest(name, sorted(known)))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """One solution."""
-
-    free: frozenset[str]
-    """Locked packages that were free to change."""
-    packages: tuple[Package, ...]
-    selected: Selected
-
-
 class _Upgrade:
-    """One search; what it holds does not change while it goes on."""
+    """One upgrade; what it holds does not change."""
 
     def __init__(
         self, request: Request, locked: Sequence[Package], names: frozenset[str], live: Universe, *, same_recipe: bool
@@ -91,118 +79,150 @@ class _Upgrade:
         self.held = Held(both, frozenset(), preferred=names.union(self.packages), closed=same_recipe)
         self.fields = (*HARD, "Recommends") if request.recommends else HARD
         self.dependencies = [package.name for package in locked if package.reason.why is Why.DEPENDENCY]
+        self.choices = cache(self._list_choices)
 
     def run(self) -> tuple[Package, ...]:
-        """Search a solution, then one that loses nothing, then the least of that."""
-        found = self._search(self._at_least()) or self._attempt(frozenset(self.held.locked)) or self._anew()
-        return self._shrink(self._regain(found)).packages
+        """Find the least change; where there is none, the archives alone are asked, for their explanation."""
+        found = self._find_least() or resolve(self.request, self.held.live)
+        return found.packages
 
-    def _at_least(self) -> frozenset[str]:
-        """Return what cannot stay: it is named, or the request asks for another version."""
-        asked = {
-            name
-            for name, deb in self.held.locked.items()
-            if not all(is_right(self.held, text, deb) for text in self.request.include)
-        }
-        return frozenset(self.names.intersection(self.held.locked) | asked)
-
-    def _search(self, free: frozenset[str]) -> _Found | None:
-        """Free what stands in the way until there is a solution, or nothing more that does."""
-        least = free
-        while (found := self._attempt(free)) is None:
-            obstacles = find_obstacles(self.request, self.held.freeing(free))
-            if obstacles <= free:
-                return self._search_below(free, least)
-            free |= obstacles
-        return found
-
-    def _search_below(self, free: frozenset[str], least: frozenset[str]) -> _Found | None:
-        """Hold one again: of two packages that are in the way of each other's new version, one may have to stay."""
-        again = sorted(free - least)
-        attempts = (self._attempt(free - {name}) for name in again[:_FEW])
-        return next((found for found in attempts if found is not None), None)
-
-    def _regain(self, found: _Found) -> _Found:
-        """Rather change a package than lose it to one that is free or new."""
-        while lost := self._lost(found):
-            better = self._search(found.free | lost)
-            if better is None or len(self._lost(better)) >= len(lost):
-                break
-            found = better
-        return found
-
-    def _shrink(self, found: _Found) -> _Found:
-        """Put back what need not have changed."""
-        changed = self._changed(found)
-        found = self._put_back_all(replace(found, free=found.free & {*changed, *self.names}), changed)
+    def _find_least(self) -> Resolution | None:
+        try:
+            question = self._question()
+        except UnsatisfiableError:
+            return None
+        wanted, vain = frozenset[Missed](), frozenset[str]()
         while True:
-            swaps = (self._swap(found, [name]) for name in self._changed(found))
-            better = next((swap for swap in swaps if swap is not None), None)
-            if better is None:
-                return found
-            found = better
+            search = Search(replace(question, wanted=wanted))
+            best = search.find()
+            if best is None:
+                return None
+            # Rather change a package than lose it to another, but not for one that nothing needs in the end.
+            missed = self._missed(best)
+            vain |= _names(wanted - missed) - best.keys()
+            if wanted == (more := _without(wanted | missed, vain)):
+                found = self._realise(search, best)
+                if found is None:
+                    return None
+                vain |= _names(wanted - self._missed(found.selected)) - found.selected.keys()
+                if wanted == (more := _without(wanted, vain)):
+                    return found
+            wanted = more
 
-    def _put_back_all(self, found: _Found, names: Sequence[str]) -> _Found:
-        """Put back as many as possible, the first first: those that others build on."""
-        names = [name for name in names if name in self._changed(found)]
-        if not names:
-            return found
-        better = self._attempt(found.free.difference(names))
-        if better is None or len(self._lost(better)) > len(self._lost(found)):
-            better = self._swap(found, names)
-        if better is not None or len(names) == 1:
-            return better or found
-        half = len(names) // 2
-        return self._put_back_all(self._put_back_all(found, names[:half]), names[half:])
+    def _realise(self, search: Search, best: Selected) -> Resolution | None:
+        """Let the resolver choose as it always does; the search's own choice is for where that does not succeed."""
+        free = self.names.union(self._lost(best), self._changed(best))
+        found = self._resolve(self.held.freeing(free))
+        if found is None or self._cost(found.selected) > self._cost(best):
+            found = self._resolve(Only(search.settle(), self.held))
+        return found
+
+    # The question.
+
+    def _question(self) -> Question:
+        return Question(
+            self.held,
+            self.choices,
+            self._demands,
+            tuple(self._brought.values()),
+            self.names,
+            self.fields,
+            frozenset(),
+        )
+
+    @cached_property
+    def _free(self) -> Wanted:
+        return fix_versions(self.request, self.held.freeing(frozenset(self.held.locked)))
+
+    def _list_choices(self, name: str) -> tuple[Deb, ...]:
+        """Return the versions that a package may have: the locked one, what it would be without, and no others."""
+        if name in self.request.exclude:
+            return ()
+        locked = self.held.locked.get(name)
+        found = [self._free.candidate(name)]
+        if name not in self.names:
+            found.append(self.held.live.candidate(name))
+            if locked is not None and locked.pin > 0:
+                found = [locked, *(deb for deb in found if deb is None or not is_same(deb, self.packages[name]))]
+        return tuple(deb for deb in dict.fromkeys(found) if deb is not None and self._is_asked(deb))
+
+    @cached_property
+    def _roots(self) -> frozenset[str]:
+        return frozenset(deb.name for demand in self._demands for deb in demand).union(self._brought)
+
+    @cached_property
+    def _demands(self) -> list[tuple[Deb, ...]]:
+        """Return what must be there: what the request names, and what its variant brings in any case."""
+        asked = (*self.request.include, *preselected_by(self.request, self.held))
+        return [
+            *(find_options(self.held, text, self.choices) for text in asked),
+            *(self.choices(name) for name in _bring(self._staying) if name not in self._brought),
+        ]
+
+    @cached_property
+    def _brought(self) -> dict[str, Deb]:
+        """Return what the variant brings as long as it stays as it is: archives rank it lower or lack it by now."""
+        anyway = {name for name in _bring(self._free) if self.held.live.versions(name)}
+        brought = [name for name in _bring(self._staying) if name not in anyway]
+        return {name: deb for name in brought for deb in self.choices(name) if deb is self.held.locked.get(name)}
+
+    @cached_property
+    def _staying(self) -> Wanted:
+        leaving = {name for name, deb in self.held.locked.items() if name in self.names or not self._is_asked(deb)}
+        return fix_versions(self.request, self.held.freeing(frozenset(leaving)))
+
+    def _is_asked(self, deb: Deb) -> bool:
+        return all(is_right(self.held, text, deb) for text in self.request.include)
 
     # One solution.
 
-    def _attempt(self, free: frozenset[str]) -> _Found | None:
-        return self._resolve(self.held.freeing(free), free)
-
-    def _swap(self, found: _Found, names: Sequence[str]) -> _Found | None:
-        """Put packages back without a change to any other."""
-        selected = {**found.selected, **{name: self.held.locked[name] for name in names}}
-        if not agrees(self.held, selected):
-            return None
-        return self._resolve(Only(selected, self.held), found.free.difference(names))
-
-    def _anew(self) -> _Found:
-        resolution = resolve(self.request, self.held.live)
-        return _Found(frozenset(self.held.locked), resolution.packages, resolution.selected)
-
-    def _resolve(self, universe: Universe, free: frozenset[str]) -> _Found | None:
+    def _resolve(self, universe: Universe) -> Resolution | None:
         try:
-            resolution = resolve(self.request, universe, _fail, self._retain)
+            return resolve(self.request, universe, _fail, self._retain)
         except UnsatisfiableError:
             return None
-        return _Found(free, resolution.packages, resolution.selected)
 
     def _retain(self, wanted: Wanted, chosen: Chosen) -> Chosen:
         """Keep the dependencies that still meet a relation, though the walk has met that with others by now."""
         spare: dict[str, Deb] = {}
         for name in self.dependencies:
             deb = wanted.candidate(name)
-            if deb is not None and name not in chosen.selected:
+            if deb is not None and name not in chosen.selected and self._may_stay(deb):
                 spare[name] = deb
-        kept = still_reached(wanted.universe, chosen.selected, spare, self.fields)
+        # apt's sweep spares what is only recommended, be that asked for or not.
+        kept = still_reached(wanted.universe, chosen.selected, spare, (*HARD, "Recommends"))
         return replace(chosen, selected={**chosen.selected, **kept}, automatic=chosen.automatic.union(kept))
 
-    def _changed(self, found: _Found) -> list[str]:
-        """Return what has another version although nobody named it, in the lock's order."""
-        return [
-            name
-            for name in self.held.locked
-            if name not in self.names
-            and name in found.selected
-            and not is_same(found.selected[name], self.packages[name])
-        ]
+    def _cost(self, selected: Selected) -> tuple[int, int]:
+        return len(self._lost(selected)), len(self._changed(selected))
 
-    def _lost(self, found: _Found) -> frozenset[str]:
-        return find_lost(self.held, found.selected, self.fields) - frozenset(self.request.exclude)
+    def _may_stay(self, deb: Deb) -> bool:
+        return deb.name in self.names or is_same(deb, self.packages[deb.name])
+
+    def _changed(self, selected: Selected) -> list[str]:
+        """Return what has another version although nobody named it."""
+        return [name for name in self.held.locked if name in selected and not self._may_stay(selected[name])]
+
+    def _lost(self, selected: Selected) -> frozenset[str]:
+        return _names(self._missed(selected)) | (self._brought.keys() - selected.keys())
+
+    def _missed(self, selected: Selected) -> frozenset[Missed]:
+        return find_missed(self.held, self.choices, self._roots, selected, self.fields)
+
+
+def _names(missed: Iterable[Missed]) -> frozenset[str]:
+    return frozenset(each.name for each in missed)
+
+
+def _without(missed: Iterable[Missed], names: frozenset[str]) -> frozenset[Missed]:
+    return frozenset(each for each in missed if each.name not in names)
+
+
+def _bring(wanted: Wanted) -> list[str]:
+    return [deb.name for deb in (*wanted.essential(), *wanted.by_priority())]
 
 
 def _fail(step: Step, chosen: Chosen) -> Chosen:
-    # Nobody reads why a step of the search has failed.
+    # Nobody reads why a step has failed.
     del step, chosen
     raise UnsatisfiableError("")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import UnsatisfiableError
@@ -13,7 +13,7 @@ from rootfsbuild.formats.deb.metadata import PRIORITIES, Deb, Placed, Universe
 from rootfsbuild.formats.deb.relations import Alternative
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from rootfsbuild.plan import Request
 
@@ -66,14 +66,29 @@ class Wanted:
 
 def read_request(request: Request, universe: Universe) -> Wanted:
     """Find what a request names. Raises UnsatisfiableError for a name, version or suite that is not there."""
+    wanted = fix_versions(request, universe)
+    included = {text: _find(wanted, text) for text in request.include}
+    preselected = [_find(wanted, text) for text in preselected_by(request, universe)]
+    return replace(wanted, included=included, preselected={deb.name: deb for deb in preselected})
+
+
+def fix_versions(request: Request, universe: Universe) -> Wanted:
+    """Find the versions that a request asks for, without the packages; raises for a version that is not there."""
     fixed: dict[str, Deb | None] = dict.fromkeys(request.exclude)
     for text in request.include:
         _fix(universe, text, fixed, recommends=request.recommends)
-    wanted = Wanted(universe, {}, {}, fixed, request.variant)
-    included = {text: _find(wanted, text) for text in request.include}
-    # A recipe that names archives of its own only need not have what the distribution prefers in its own.
-    preselected = [_find(wanted, text) for text in request.preselect if universe.versions(text)]
-    return Wanted(universe, included, {deb.name: deb for deb in preselected}, fixed, request.variant)
+    return Wanted(universe, {}, {}, fixed, request.variant)
+
+
+def preselected_by(request: Request, universe: Universe) -> tuple[str, ...]:
+    """Return what the distribution prefers; a recipe that names archives of its own only need not have it there."""
+    return tuple(text for text in request.preselect if universe.versions(text))
+
+
+def find_options(universe: Universe, text: str, choices: Callable[[str], Collection[Deb]]) -> tuple[Deb, ...]:
+    """Return, of the versions that each name has, those that an include may come to; raises as `read_request`."""
+    name, *_ = _parts(universe, text)
+    return tuple(choices(name)) or _providers(universe, name, choices)
 
 
 def is_right(universe: Universe, text: str, deb: Deb) -> bool:
@@ -156,12 +171,12 @@ def _find(wanted: Wanted, text: str) -> Deb:
 def _only_provider(wanted: Wanted, text: str, name: str) -> Deb:
     """Return the one candidate that provides `name`, as apt-get does for a virtual package."""
     universe = wanted.universe
-    providers = [
-        deb
-        for other in universe.meeting(Alternative(name))
-        if (deb := wanted.candidate(other)) is not None and universe.meets(deb, Alternative(name))
-    ]
-    providers = [deb for deb in providers if deb.name in universe.preferred] or providers
+
+    def choices(other: str) -> tuple[Deb, ...]:
+        deb = wanted.candidate(other)
+        return () if deb is None else (deb,)
+
+    providers = _providers(universe, name, choices)
     if len(providers) == 1:
         return providers[0]
     if providers:
@@ -176,6 +191,17 @@ def _only_provider(wanted: Wanted, text: str, name: str) -> Deb:
         raise UnsatisfiableError(text, tuple(have))
     places = ", ".join(dict.fromkeys(placed.place for placed in universe.placed)) or "any archive"
     raise UnsatisfiableError(text, (f"{name} is not in {places}",), hint=nearest(name, universe.names()))
+
+
+def _providers(universe: Universe, name: str, choices: Callable[[str], Collection[Deb]]) -> tuple[Deb, ...]:
+    """Return what provides a name; where there are preferred ones, only these."""
+    providers = tuple(
+        deb
+        for other in universe.meeting(Alternative(name))
+        for deb in choices(other)
+        if universe.meets(deb, Alternative(name))
+    )
+    return tuple(deb for deb in providers if deb.name in universe.preferred) or providers
 
 
 def _named(placed: Placed) -> str:
