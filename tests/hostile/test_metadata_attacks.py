@@ -14,7 +14,7 @@ from making.server import serve
 from making.signed import DAY, Archive, release_text, write_repository
 
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
-from rootfsbuild.formats.deb.release import fetch_release
+from rootfsbuild.formats.deb.trusted import fetch_release
 from rootfsbuild.repository.fetch import Wanted
 from rootfsbuild.repository.mirrors import Mirror, address
 from rootfsbuild.repository.network import NetworkFetch

@@ -9,7 +9,7 @@ import pytest
 from making.signed import Archive
 
 from rootfsbuild.errors import FetchError, UntrustedError
-from rootfsbuild.formats.deb.release import fetch_release
+from rootfsbuild.formats.deb.trusted import fetch_release
 from rootfsbuild.repository.fetch import Wanted
 from rootfsbuild.repository.mirrors import find_mirrors
 from rootfsbuild.repository.network import NetworkFetch

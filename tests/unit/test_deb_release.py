@@ -14,7 +14,9 @@ from making.signed import DAY, release_text
 
 from rootfsbuild.errors import UntrustedError
 from rootfsbuild.events import Warned
-from rootfsbuild.formats.deb.release import check_release, parse_release, split_inrelease
+from rootfsbuild.formats.deb.cleartext import split_inrelease
+from rootfsbuild.formats.deb.release import parse_release
+from rootfsbuild.formats.deb.trusted import check_release
 from rootfsbuild.plan import Index
 
 NOW = 1_800_000_000

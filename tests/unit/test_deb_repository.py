@@ -19,8 +19,9 @@ from rootfsbuild.errors import IntegrityError, StorageError, TargetError, Untrus
 from rootfsbuild.events import Progress, Published, StageStarted, ignore
 from rootfsbuild.formats.deb.cleartext import split_inrelease
 from rootfsbuild.formats.deb.metadata import load_index
-from rootfsbuild.formats.deb.release import check_release, parse_release
+from rootfsbuild.formats.deb.release import parse_release
 from rootfsbuild.formats.deb.repository import lay_repository
+from rootfsbuild.formats.deb.trusted import check_release
 from rootfsbuild.inspection.dump import dump_tree
 from rootfsbuild.repository.sign import load_signer
 from rootfsbuild.repository.trust import load_keyring, verify_detached, verify_inline

@@ -10,8 +10,9 @@ from rootfsbuild.documents.checks import did_you_mean
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
 from rootfsbuild.events import Detail, Report
 from rootfsbuild.formats.deb.metadata import Placed, Universe, load_index
-from rootfsbuild.formats.deb.release import Release, Trusted, fetch_release
+from rootfsbuild.formats.deb.release import Release
 from rootfsbuild.formats.deb.resolve import resolve
+from rootfsbuild.formats.deb.trusted import Trusted, fetch_release
 from rootfsbuild.plan import Index, Package, Request, Snapshot
 from rootfsbuild.repository.fetch import Wanted
 from rootfsbuild.repository.mirrors import Mirror, without_password

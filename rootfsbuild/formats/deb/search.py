@@ -90,7 +90,7 @@ class Search:
             self._prefer_old(name)
         found = self._solve()
         assert found is not None, "a preference rules nothing out"
-        return {name: deb for name, debs in self._variables.items() for deb, number in debs.items() if number in found}
+        return {deb.name: deb for deb in self._all(found)}
 
     def _solve(self) -> frozenset[int] | None:
         while (model := self._solver.compute()) is not None:
