@@ -94,6 +94,12 @@ class Torn:
     def find(self, start):
         return next(path for path in self.members if path.startswith(start))
 
+    def blob(self, name):
+        """Return the path of a package's member."""
+        lock = self.members[self.find("locks/")].decode()
+        digest = lock.partition(f'name = "{name}"\n')[2].partition('hash = "sha256:')[2][:64]
+        return f"blobs/sha256/{digest}"
+
     def fit(self):
         """Make the list fit what is there now."""
         self.listed = self.members
