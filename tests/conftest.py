@@ -11,9 +11,11 @@ from rootfsbuild.rootfs.remove import remove_tree
 
 
 def pytest_configure():
-    # A shell has what it runs in the background ignore SIGINT, which all that tests start would inherit.
+    # A shell has its background ignore SIGINT, nohup(1) has all ignore SIGHUP, and what tests start would inherit it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
