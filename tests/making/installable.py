@@ -43,14 +43,18 @@ def meets(package, wanted):
 def problems(packages):
     """Return, a line each, what keeps packages from being installed together."""
     found = []
+    named = {}
+    for package in packages:
+        for name in {package.name, *(provided["name"] for (provided,) in _parse(package.field("Provides")))}:
+            named.setdefault(name, []).append(package)
     for package in packages:
         for group in relations(package, "Pre-Depends", "Depends"):
-            met = any(meets(other, wanted) for other in packages for wanted in group)
+            met = any(meets(other, wanted) for wanted in group for other in named.get(wanted["name"], ()))
             found += [] if met else [f"{package.name} {package.version} needs {PkgRelation.str([group])}"]
         for group in relations(package, "Conflicts", "Breaks"):
             found += [
                 f"{package.name} {package.version} rules out {other.name} {other.version}"
-                for other in packages
+                for other in named.get(group[0]["name"], ())
                 if other.name != package.name and meets(other, group[0])
             ]
     return found
