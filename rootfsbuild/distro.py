@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rootfsbuild.documents.checks import check, did_you_mean, list_words, nearest, require, wrong
-from rootfsbuild.documents.distro_fields import DISTRO
+from rootfsbuild.documents.distro_fields import DISTRO, RELEASE, VARIANTS
 from rootfsbuild.documents.layers import Origin
 from rootfsbuild.documents.moments import as_time
+from rootfsbuild.documents.templates import check_variables, fill
 from rootfsbuild.documents.toml import Document, read_toml
 from rootfsbuild.errors import RecipeError
 
@@ -17,13 +18,19 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Mapping, Sequence
 
+    from rootfsbuild.documents.paths import Path
+
+_ARCHIVE_KEYS = {"components": "deb", "check-valid-until": "deb", "metalink": "rpm", "mirrorlist": "rpm"}
+_RELEASE_KEYS = {"components": "deb", "database": "rpm", "isa": "rpm", "module-platform": "rpm", "variants": "rpm"}
+_VARIABLES = ("version", "releasever", "codename", "arch", "basearch")
+
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "distros")
 """The folder of the distribution files that come with the package."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A certificate that may sign an archive's Release files."""
+    """A certificate that may sign an archive's documents (deb: Release; rpm: repomd.xml and packages)."""
 
     fingerprint: str
     """Upper-case hexadecimal; empty if every certificate in the file may sign."""
@@ -39,12 +46,17 @@ class Archive:
 
     name: str
     suites: tuple[str, ...]
+    """deb: its suites; rpm: the release's number, or its codename if it has none."""
     components: tuple[str, ...] = ("main",)
+    """Empty for rpm."""
     mirrors: tuple[str, ...] = ()
-    """Official URLs, tried in turn after everything that the user and the host name."""
+    """Official URLs, tried in turn after everything that the user and the host name; rpm: base URLs.
+
+    In a distribution those of rpm repositories are templates, in a recipe they are filled in.
+    """
     keys: tuple[Key, ...] = ()
     priority: int | None = None
-    """An explicit pin (apt_preferences(5)); None if the Release decides."""
+    """deb: an explicit pin (apt_preferences(5)), None if the Release decides; rpm: as in dnf.conf(5), None for 99."""
     snapshot: str = ""
     """URL of past states with {archive} and {timestamp} (YYYYMMDDTHHMMSSZ); empty if nobody keeps them."""
     snapshot_file: str = ""
@@ -55,6 +67,22 @@ class Archive:
     max_age_days: int | None = None
     architectures: tuple[str, ...] = ()
     """Architectures that it serves; empty if it serves all of the release's."""
+    metalink: str = ""
+    """URL of a Metalink document that names mirrors and the digests of repomd.xml; empty if there is none. rpm only."""
+    mirrorlist: str = ""
+    """URL of a text with base URLs, one to a line; empty if there is none. rpm only."""
+    enabled: bool = True
+    """Whether it is used by a recipe that does not name it."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the root's own rpm keeps what is installed."""
+
+    path: str
+    """Relative to the root: `usr/lib/sysimage/rpm`."""
+    format: str
+    """`sqlite`, `ndb` or `bdb`."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +92,30 @@ class Release:
     version: str
     """Its number; empty for one that is never released."""
     codename: str
+    """Its number once more if it has no name."""
     eol: dt.date | None
     """The last day of security updates, None while it is not known."""
     archives: tuple[Archive, ...]
     architectures: tuple[str, ...]
     components: tuple[str, ...]
-    """Every component it knows, used or not."""
+    """Every component it knows, used or not; empty for rpm."""
     merged_usr: bool = True
     preselect: tuple[str, ...] = ()
     """Packages chosen before anything else."""
     aliases: tuple[str, ...] = ()
+    database: Database | None = None
+    """rpm only, and always there."""
+    isa: Mapping[str, str] = field(default_factory=dict)
+    """Architecture -> the least level its programs run on (`x86-64-v2`), where that is not the architecture's first."""
+    module_platform: str = ""
+    """The stream of the module `platform` that it is (`el9`); empty if it has no modules."""
+    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Variant of a recipe -> all packages and groups (`@core`) that make it up. rpm only, and all variants but custom."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Everything a recipe may call it."""
-        return tuple(filter(None, (self.version, self.codename, *self.aliases)))
+        return tuple(dict.fromkeys(filter(None, (self.version, self.codename, *self.aliases))))
 
 
 @dataclass(frozen=True)
@@ -99,6 +136,8 @@ class Distro:
     """Fingerprint -> key."""
     moving: tuple[str, ...]
     """Suite names such as `stable`, which mean another release from time to time."""
+    variables: Mapping[str, Mapping[str, str]]
+    """Name -> architecture, or `all` for those that are not named -> what {name} stands for in URLs."""
     document: Document = field(repr=False, compare=False)
 
 
@@ -182,10 +221,38 @@ def release_origin(distro: Distro, release: Release, key: str) -> Origin | None:
     return Origin(distro.document.file, line) if line else None
 
 
+def variable_names(distro: Distro) -> tuple[str, ...]:
+    """Return what may stand in braces in the URLs of an rpm repository."""
+    return (*_VARIABLES, *distro.variables)
+
+
+def fill_archive(archive: Archive, distro: Distro, release: Release, architecture: str) -> Archive:
+    """Return an archive whose URLs are those of a release and an architecture."""
+    if distro.format != "rpm":
+        return archive
+    version = release.version or release.codename
+    own = {name: values.get(architecture, values.get("all", "")) for name, values in distro.variables.items()}
+    values = {
+        "version": version,
+        "releasever": version,
+        "codename": release.codename,
+        "arch": architecture,
+        "basearch": architecture,
+        **own,
+    }
+    return replace(
+        archive,
+        mirrors=tuple(fill(url, values) for url in archive.mirrors),
+        metalink=fill(archive.metalink, values),
+        mirrorlist=fill(archive.mirrorlist, values),
+    )
+
+
 def _read(path: str) -> Distro:
     document = read_toml(path)
     check(document, DISTRO)
     require(document, document.data, DISTRO)
+    _check_format(document)
     data = document.data
     architectures: Mapping[str, Sequence[str]] = data["architectures"]
     keys = _read_keys(document)
@@ -199,8 +266,46 @@ def _read(path: str) -> Distro:
         usr_links=_read_links(data),
         keys={key.fingerprint: key for key in keys.values()},
         moving=tuple(data.get("moving", ())),
+        variables=_read_variables(document),
         document=document,
     )
+
+
+def _check_format(document: Document) -> None:
+    """Refuse what distributions of another package format have, and what those of this one must have is missing."""
+    data, kind = document.data, document.data["format"]
+    _check_keys(document, (), {**_RELEASE_KEYS, "variables": "rpm"}, kind)
+    for name in data.get("archives", {}):
+        _check_keys(document, ("archives", name), _ARCHIVE_KEYS, kind)
+    needed = {"rpm": ("database", "variants"), "deb": ("components", "codename")}
+    for number, release in enumerate(data["release"]):
+        here = ("release", number)
+        _check_keys(document, here, _RELEASE_KEYS, kind)
+        for name in release["archives"]:
+            _check_keys(document, (*here, "archives", name), _ARCHIVE_KEYS, kind)
+        for key in needed.get(kind, ()):
+            if key not in release and key not in data:
+                raise wrong(document, (*here, key), "missing", RELEASE.fields[key].shape.expected)
+        if "codename" not in release and "version" not in release:
+            raise wrong(document, (*here, "version"), "missing", "a number or a codename")
+
+
+def _check_keys(document: Document, path: Path, kinds: Mapping[str, str], kind: str) -> None:
+    table: Any = document.data
+    for part in path:
+        table = table[part]
+    for key in table:
+        if kinds.get(key, kind) != kind:
+            raise wrong(document, (*path, key), f'this distribution\'s format is "{kind}", and only {kinds[key]} has it')
+
+
+def _read_variables(document: Document) -> dict[str, Mapping[str, str]]:
+    variables: Mapping[str, Mapping[str, str]] = document.data.get("variables", {})
+    for name, values in variables.items():
+        for architecture in values:
+            known = {"all": None, **document.data["architectures"]}
+            _known(document, ("variables", name, architecture), architecture, known)
+    return dict(variables)
 
 
 def _read_links(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -225,46 +330,99 @@ def _read_release(document: Document, number: int, keys: Mapping[str, Key]) -> R
         _known(document, ("release", number, "architectures", index), name, document.data["architectures"])
     return Release(
         version=data.get("version", ""),
-        codename=data["codename"],
+        codename=_codename(data),
         eol=as_time(data["eol"]).date() if "eol" in data else None,
         archives=tuple(_read_archive(document, number, name, keys) for name in data["archives"]),
         architectures=tuple(data["architectures"]),
-        components=tuple(data["components"]),
+        components=tuple(data.get("components", ())),
         merged_usr=data.get("merged-usr", True),
         preselect=tuple(data.get("preselect", ())),
         aliases=tuple(data.get("aliases", ())),
+        database=_read_database(document, number),
+        isa=_read_isa(document, number),
+        module_platform=data.get("module-platform", document.data.get("module-platform", "")),
+        variants=_read_variants(document, number),
     )
 
 
+def _codename(release: Mapping[str, Any]) -> str:
+    return str(release.get("codename") or release["version"])
+
+
+def _read_database(document: Document, number: int) -> Database | None:
+    data = document.data["release"][number].get("database", document.data.get("database"))
+    return Database(data["path"], data["format"]) if data else None
+
+
+def _read_isa(document: Document, number: int) -> dict[str, str]:
+    own = "isa" in document.data["release"][number]
+    path: Path = ("release", number, "isa") if own else ("isa",)
+    levels: Mapping[str, str] = (document.data["release"][number] if own else document.data).get("isa", {})
+    for architecture in levels:
+        _known(document, (*path, architecture), architecture, document.data["architectures"])
+    return dict(levels)
+
+
+def _read_variants(document: Document, number: int) -> dict[str, tuple[str, ...]]:
+    if document.data["format"] != "rpm":
+        return {}
+    own: Mapping[str, Sequence[str]] = document.data["release"][number].get("variants", {})
+    variants = {**document.data.get("variants", {}), **own}
+    for name in VARIANTS[1:]:
+        if name not in variants:
+            path: Path = ("release", number, "variants", name) if own else ("variants", name)
+            raise wrong(document, path, "missing", "an array of packages")
+    return {name: tuple(variants[name]) for name in VARIANTS[1:]}
+
+
 def _read_archive(document: Document, number: int, name: str, keys: Mapping[str, Key]) -> Archive:
-    release = document.data["release"][number]
+    release, kind = document.data["release"][number], document.data["format"]
     own = release["archives"][name]
     data = {**document.data.get("archives", {}).get(name, {}), **own}
-    place = ("release", number, "archives", name) if "keys" in own else ("archives", name)
     for index, key in enumerate(data.get("keys", ())):
-        _known(document, (*place, "keys", index), key, keys)
-    if "suites" not in data:
+        _known(document, (*_place(own, number, name, "keys"), index), key, keys)
+    version, codename = release.get("version", ""), _codename(release)
+    if "suites" not in data and kind != "rpm":
         raise wrong(document, ("release", number, "archives", name, "suites"), "missing", "an array of suites")
+    if kind == "rpm":
+        _check_urls(document, number, name, data)
     return Archive(
         name=name,
-        suites=tuple(fill(suite, release["codename"], release.get("version", "")) for suite in data["suites"]),
-        components=tuple(data.get("components", ("main",))),
+        suites=fill_suites(data.get("suites", (version or codename,)), codename, version),
+        components=tuple(data.get("components", () if kind == "rpm" else ("main",))),
         mirrors=tuple(data.get("mirrors", ())),
         keys=tuple(keys[key] for key in data.get("keys", ())),
+        priority=data.get("priority"),
         snapshot=data.get("snapshot", ""),
         snapshot_file=data.get("snapshot-file", ""),
         threshold=data.get("threshold", 1),
         check_valid_until=data.get("check-valid-until", True),
         max_age_days=data.get("max-age-days"),
         architectures=tuple(data.get("architectures", ())),
+        metalink=data.get("metalink", ""),
+        mirrorlist=data.get("mirrorlist", ""),
+        enabled=data.get("enabled", True),
     )
 
 
-def fill(template: str, codename: str, version: str) -> str:
-    """Return a suite with {codename} and {version} filled in."""
-    return template.replace("{codename}", codename).replace("{version}", version)
+def _place(own: Mapping[str, Any], number: int, name: str, key: str) -> Path:
+    return ("release", number, "archives", name, key) if key in own else ("archives", name, key)
 
 
-def _known(document: Document, path: tuple[str | int, ...], word: str, words: Mapping[str, object]) -> None:
+def _check_urls(document: Document, number: int, name: str, data: Mapping[str, Any]) -> None:
+    own = document.data["release"][number]["archives"][name]
+    names = (*_VARIABLES, *document.data.get("variables", {}))
+    for index, url in enumerate(data.get("mirrors", ())):
+        check_variables(document, (*_place(own, number, name, "mirrors"), index), url, names)
+    for key in ("metalink", "mirrorlist"):
+        check_variables(document, _place(own, number, name, key), data.get(key, ""), names)
+
+
+def fill_suites(suites: Sequence[str], codename: str, version: str) -> tuple[str, ...]:
+    """Return suites with {codename} and {version} filled in."""
+    return tuple(fill(suite, {"codename": codename, "version": version}) for suite in suites)
+
+
+def _known(document: Document, path: Path, word: str, words: Mapping[str, object]) -> None:
     if word not in words:
         raise wrong(document, path, f'unknown name "{word}"', list_words(words), did_you_mean(word, words))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 FOLDERS = ("signed", "latest")
+REPOMD, REPOMD_SIGNATURE = "repodata/repomd.xml", "repodata/repomd.xml.asc"
+METALINK = "metalink.xml"
+"""The documents of an RPM repository, below its base; a metalink is fetched from elsewhere and only kept there."""
 _NAME = re.compile(r"[A-Za-z0-9_.~%+-]+")  # what quote() leaves; no @, which is the pointer's name
 _DAY = 86400
 
@@ -39,6 +42,8 @@ def document_sets(snapshot: Snapshot) -> tuple[tuple[str, ...], ...]:
 
     The document that only a signature beside it makes believable is enough alone where no signature was asked for.
     """
+    if any(index.path.startswith("repodata/") for index in snapshot.indexes):
+        return ((REPOMD, REPOMD_SIGNATURE),) if snapshot.signers else ((REPOMD,),)
     folder = confined(suite_folder(snapshot.suite) + "/x").removesuffix("x")
     sets = ((f"{folder}InRelease",), (f"{folder}Release", f"{folder}Release.gpg"))
     return sets if snapshot.signers else (*sets, (f"{folder}Release",))
@@ -69,8 +74,9 @@ def read_signed(root: str, sha256: str, path: str) -> bytes | None:
         data = _read(place) if DIGEST.fullmatch(sha256) else None
     except ValueError:
         return None
-    # A signature beside its document has no digest to be held against: it proves itself.
-    if data is None or (not place.endswith(".gpg") and hashlib.sha256(data).hexdigest() != sha256):
+    # What stands beside a document has no digest to be held against: a signature proves itself, a metalink is compared.
+    beside = place.endswith((".gpg", ".asc", f"/{METALINK}"))
+    if data is None or (not beside and hashlib.sha256(data).hexdigest() != sha256):
         return None
     with contextlib.suppress(OSError):
         _renew(place)

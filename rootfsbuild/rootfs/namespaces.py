@@ -137,6 +137,16 @@ def hide_memory() -> None:
     _prctl(_DUMPABLE, 0, doing="PR_SET_DUMPABLE")
 
 
+def wipe_environment() -> None:
+    """Overwrite what /proc/self/environ shows, which is what this process was started with, whatever came since."""
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    # proc(5), env_start and env_end: fields 50 and 51, of which the first two stand before the bracket.
+    begin, end = int(fields[47]), int(fields[48])
+    if 0 < begin < end:
+        ctypes.memset(begin, 0, end - begin)
+
+
 def set_name(name: str) -> None:
     """Set the name that `ps` shows, at most 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])

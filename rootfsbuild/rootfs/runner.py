@@ -27,8 +27,8 @@ class Ended:
 class Run(Protocol):
     """Runs a command in the sandbox with extra variables; raises ScriptError if it hung or left processes."""
 
-    def __call__(self, argv: Sequence[str], *, extra_env: Mapping[str, str]) -> Ended:
-        """Run `argv` to its end."""
+    def __call__(self, argv: Sequence[str], *, extra_env: Mapping[str, str], stdin: bytes | None = None) -> Ended:
+        """Run `argv` to its end; its input is empty, or `stdin`."""
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ def open_runner(sandbox: Sandbox, log: Callable[[bytes], object]) -> Iterator[Ru
     with contextlib.ExitStack() as stack:
         sessions: list[Session] = []
 
-        def run(argv: Sequence[str], *, extra_env: Mapping[str, str]) -> Ended:
+        def run(argv: Sequence[str], *, extra_env: Mapping[str, str], stdin: bytes | None = None) -> Ended:
             if not sessions:
                 sessions.append(stack.enter_context(sandbox.open()))
             chunks: deque[bytes] = deque()
@@ -48,7 +48,7 @@ def open_runner(sandbox: Sandbox, log: Callable[[bytes], object]) -> Iterator[Ru
                 while sum(map(len, chunks)) > _REMEMBERED and len(chunks) > 1:
                     chunks.popleft()
 
-            done = sessions[0].run(argv, log=keep, extra_env=extra_env)
+            done = sessions[0].run(argv, log=keep, extra_env=extra_env, stdin=stdin)
             lines = tuple(b"".join(chunks).decode("utf-8", "replace").splitlines())
             if done.timed_out:
                 raise ScriptError(

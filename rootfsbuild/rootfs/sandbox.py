@@ -70,6 +70,9 @@ class Sandbox:
     hostname: str = "localhost"
     privileged: bool = False
     """Keep the caller's capabilities, for a build inside; only namespaces then protect the host."""
+    builtins: Mapping[str, Callable[[], supervisor.Builtin]] = field(default_factory=dict)
+    """Commands that are functions of this program: name -> what imports all that the function will need, before the
+    host's files are out of sight, and returns it."""
     report: Report = field(default=ignore, compare=False)
 
     def open(self, *, terminal: bool = False) -> Session:
@@ -141,6 +144,7 @@ class Session:
             sandbox.nosync,
             sandbox.privileged,
             terminal,
+            {name: load() for name, load in sandbox.builtins.items()},
         )
         # No handler of the caller may run in the child, nor between the fork and the note of it here.
         with postponed():

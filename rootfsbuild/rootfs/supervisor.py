@@ -21,16 +21,20 @@ import socket
 import struct
 import termios
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rootfsbuild.errors import HostError, PackageError, RootfsbuildError
 from rootfsbuild.rootfs import mounts, namespaces, seccomp
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 Message = dict[str, Any]
+Builtin = Callable[[Sequence[str]], int]
+"""A command in Python: its words, itself the first, to its exit status; in a process of its own, inside. It may
+execute a program instead of returning."""
 
 # What Debian's maintainer scripts need. Without the others a script cannot mount, load a module, set the
 # clock, trace, see raw devices, open files of the host by handle (dac_read_search) or make its files
@@ -55,6 +59,7 @@ class Setup:
     privileged: bool
     terminal: bool
     """Stay in the caller's session, so that its terminal can be handed on."""
+    builtins: Mapping[str, Builtin] = field(default_factory=dict)
 
 
 def send(channel: socket.socket, message: Message, descriptors: Sequence[int] = ()) -> None:
@@ -176,7 +181,7 @@ def _be_first(setup: Setup, channel: socket.socket) -> NoReturn:
         wake = _listen_for_children()
         filtered = _restrict(setup)
         send(channel, {"ready": True, "filtered": filtered})
-        _serve(channel, wake, terminal=setup.terminal)
+        _serve(setup, channel, wake)
     except BaseException as error:  # noqa: BLE001 - a child must never run on in its caller's code
         _tell(channel, failure(error))
     finally:
@@ -208,7 +213,7 @@ def _restrict(setup: Setup) -> bool:
     return filtered
 
 
-def _serve(channel: socket.socket, wake: int, *, terminal: bool) -> None:
+def _serve(setup: Setup, channel: socket.socket, wake: int) -> None:
     """Carry out requests until the caller closes its end."""
     while (received := receive(channel)) is not None:
         request, descriptors = received
@@ -216,9 +221,9 @@ def _serve(channel: socket.socket, wake: int, *, terminal: bool) -> None:
             continue  # a wish about a command that has ended meanwhile
         child = os.fork()
         if child == 0:
-            _become(request, descriptors)
+            _become(setup, request, descriptors)
         # The terminal is kept, to be handed back after a stop; any other end kept open would hide the end.
-        kept = descriptors if terminal else []
+        kept = descriptors if setup.terminal else []
         for descriptor in descriptors:
             if descriptor not in kept:
                 os.close(descriptor)
@@ -230,8 +235,9 @@ def _serve(channel: socket.socket, wake: int, *, terminal: bool) -> None:
         send(channel, report)
 
 
-def _become(request: Message, descriptors: list[int]) -> NoReturn:
+def _become(setup: Setup, request: Message, descriptors: list[int]) -> NoReturn:
     """Turn a child of the first process into the command."""
+    status = 127
     try:
         if request["terminal"]:
             namespaces.default_signals()  # the terminal's, which its keepers ignore
@@ -242,11 +248,25 @@ def _become(request: Message, descriptors: list[int]) -> NoReturn:
             os.setsid()
         _connect(descriptors)
         os.chdir(request["cwd"])
-        os.write(2, _execute(request["commands"], request["environment"]).encode(errors="replace"))
+        words = request["commands"][0]
+        if words[0] in setup.builtins:
+            _forget_first(request["environment"])
+            status = setup.builtins[words[0]](words)
+        else:
+            os.write(2, _execute(request["commands"], request["environment"]).encode(errors="replace"))
     except BaseException as error:  # noqa: BLE001 - a child must never run on in its caller's code
         os.write(2, f"cannot start the command: {error}\n".encode(errors="replace"))
     finally:
-        os._exit(127)
+        os._exit(status)
+
+
+def _forget_first(environment: Mapping[str, str]) -> None:
+    """Rid a process that executes nothing of what it has from the first one, and that from its caller."""
+    signal.set_wakeup_fd(-1)
+    namespaces.default_signals()
+    os.environ.clear()
+    os.environ.update(environment)
+    namespaces.wipe_environment()
 
 
 def _connect(descriptors: list[int]) -> None:
