@@ -18,17 +18,25 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=self._nearest(message) or f"{self.prog} --help")
 
     def _nearest(self, message: str) -> str:
-        """Return a hint that names the options most like the ones that are not known."""
-        unknown = re.findall(r"(?<=unrecognized arguments: )--[\w-]+", message)
-        known = [*self._option_string_actions, *self._verb_options()]
-        near = [match for word in unknown for match in difflib.get_close_matches(word, known, 1)]
-        return f"did you mean {near[0]}? {self.prog} --help lists them" if near else ""
+        """Return a hint that names the option most like one that is not known, or the verbs that have it."""
+        verbs = self._verbs()
+        known = [*self._option_string_actions, *(option for parser in verbs.values() for option in _options(parser))]
+        for word in re.findall(r"(?<=unrecognized arguments: )--[\w-]+", message):
+            having = [verb for verb, parser in verbs.items() if word in _options(parser)]
+            if having:
+                return f"{word} is an option of {', '.join(having)}"
+            if near := difflib.get_close_matches(word, known, 1):
+                return f"did you mean {near[0]}? {self.prog} --help lists them"
+        return ""
 
-    def _verb_options(self) -> list[str]:
+    def _verbs(self) -> dict[str, Parser]:
         # Only the parser of all verbs hears of words that none of them took.
-        verbs = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001 - argparse gives its type no public name
-        parsers = [parser for action in verbs for parser in action.choices.values()]
-        return [option for parser in parsers for option in parser._option_string_actions]  # noqa: SLF001 - the same
+        actions = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001 - argparse gives its type no public name
+        return {verb: parser for action in actions for verb, parser in action.choices.items()}
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return list(parser._option_string_actions)  # noqa: SLF001 - argparse has no public list of them
 
 
 Verbs = argparse._SubParsersAction  # noqa: SLF001 - argparse gives its type no public name

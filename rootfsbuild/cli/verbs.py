@@ -100,6 +100,7 @@ def _add_lock(verbs: Verbs[Parser]) -> None:
         nargs="*",
         help="upgrade these packages and only what must change with them; without a name, everything",
     )
+    parser.add_argument("--offline", action="store_true", help="ask no network: take everything from the store")
     _add_changes(parser)
 
 

@@ -96,6 +96,15 @@ def test_only_run_takes_a_command():
 # What is refused
 
 
+def test_an_option_that_is_nearly_right_is_named():
+    assert refusal("r.toml", "--frce").hint.startswith("did you mean --force?")
+
+
+def test_an_option_of_other_verbs_is_named_with_them():
+    assert refusal("lock", "r.toml", "--dry-run").hint == "--dry-run is an option of build"
+    assert refusal("config", "r.toml", "--offline").hint == "--offline is an option of build, lock, verify, bundle"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
