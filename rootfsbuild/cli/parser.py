@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         for word in re.findall(r"(?<=unrecognized arguments: )--[\w-]+", message):
             having = [verb for verb, parser in verbs.items() if word in _options(parser)]
             if having:
-                return f"{word} is an option of {', '.join(having)}"
+                return f"{word} is an option of {', '.join(having)}; {self.prog} --help lists the verbs"
             if near := difflib.get_close_matches(word, known, 1):
                 return f"did you mean {near[0]}? {self.prog} --help lists them"
         return ""
