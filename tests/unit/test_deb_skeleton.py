@@ -6,10 +6,10 @@ import stat
 import pytest
 
 from rootfsbuild.errors import HostError
-from rootfsbuild.formats.deb import skeleton
 from rootfsbuild.formats.deb.skeleton import prepare
 from rootfsbuild.formats.format import Image
 from rootfsbuild.inspection.dump import dump_tree
+from rootfsbuild.rootfs import devices
 
 LINKS = ("bin", "lib", "lib64", "sbin")
 
@@ -45,7 +45,7 @@ def nodes(monkeypatch):
         made[name] = (stat.S_IFMT(mode), os.major(device), os.minor(device))
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=dir_fd))
 
-    monkeypatch.setattr(skeleton.os, "mknod", mknod)
+    monkeypatch.setattr(devices.os, "mknod", mknod)
     return made
 
 
@@ -126,7 +126,7 @@ def test_where_devices_are_forbidden_it_says_what_works_all_the_same(root, monke
     def mknod(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(skeleton.os, "mknod", mknod)
+    monkeypatch.setattr(devices.os, "mknod", mknod)
     with pytest.raises(HostError) as caught:
         prepare(str(root), image())
     assert "mknod" in str(caught.value)

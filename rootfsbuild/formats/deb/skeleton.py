@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
-
-from rootfsbuild.errors import HostError
 from rootfsbuild.formats.deb.database import create_database
 from rootfsbuild.formats.deb.sourcelist import SOURCE_LIST
 from rootfsbuild.formats.format import Image
+from rootfsbuild.rootfs.devices import make_devices
 from rootfsbuild.rootfs.inside import Inside, edit_root
 
 _DIRECTORIES = (
@@ -22,19 +19,6 @@ _DIRECTORIES = (
     "/var/lib/apt/lists/partial",
     "/var/log/apt",
 )
-
-# Linux's admin-guide/devices.txt, section "Compulsory": what a program expects before anything is mounted.
-_DEVICES = (
-    ("console", 5, 1),
-    ("full", 1, 7),
-    ("null", 1, 3),
-    ("ptmx", 5, 2),
-    ("random", 1, 8),
-    ("tty", 5, 0),
-    ("urandom", 1, 9),
-    ("zero", 1, 5),
-)
-_DEVICE_LINKS = ("fd", ""), ("stderr", "/2"), ("stdin", "/0"), ("stdout", "/1")
 
 
 def prepare(root: str, image: Image) -> None:
@@ -51,7 +35,7 @@ def prepare(root: str, image: Image) -> None:
         inside.write("/etc/fstab", b"# UNCONFIGURED FSTAB FOR BASE SYSTEM\n")
         inside.write(SOURCE_LIST, image.sources.encode())
         _write_settings(inside, image)
-        _make_devices(inside)
+        make_devices(inside)
 
 
 def _write_settings(inside: Inside, image: Image) -> None:
@@ -62,22 +46,3 @@ def _write_settings(inside: Inside, image: Image) -> None:
     rules += [f"path-include={pattern}\n" for pattern in image.path_keep]
     if rules:
         inside.write("/etc/dpkg/dpkg.cfg.d/rootfsbuild-paths", "".join(rules).encode())
-
-
-def _make_devices(inside: Inside) -> None:
-    inside.make_directory("/dev/pts")
-    inside.make_directory("/dev/shm")
-    for name, target in _DEVICE_LINKS:
-        inside.link(f"/dev/{name}", f"/proc/self/fd{target}")
-    for name, major, minor in _DEVICES:
-        with inside.parent(f"/dev/{name}") as (directory, last):
-            try:
-                os.mknod(last, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
-            except PermissionError as error:
-                raise HostError(
-                    "mknod(2)",
-                    "this process may not create device nodes",
-                    "--dry-run, config and why need no privilege",
-                    hint="run as root, with CAP_MKNOD",
-                ) from error
-            os.chmod(last, 0o666, dir_fd=directory)
