@@ -58,7 +58,10 @@ class Recorded:
     color: int
     """The ELF colours that the root's architecture knows: 3 on x86_64, 0 where there is but one."""
     time: int
-    """When it was installed, seconds since 1970."""
+    """When it was installed, seconds since 1970.
+
+    With SOURCE_DATE_EPOCH rpm takes that for the first package of a transaction and a second more for each other.
+    """
     tid: int
     """Which transaction it was installed by: when that began, seconds since 1970."""
 
