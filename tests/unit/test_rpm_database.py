@@ -14,7 +14,7 @@ from rootfsbuild.formats.rpm import tags
 from rootfsbuild.formats.rpm.database import export, write_database
 from rootfsbuild.formats.rpm.database_indexes import INDEXES, rows
 from rootfsbuild.formats.rpm.header import MAGIC, Type
-from rootfsbuild.formats.rpm.merge import installed_header, merge
+from rootfsbuild.formats.rpm.merge import installed_header, merge, merge_headers
 from rootfsbuild.formats.rpm.richnames import rich_names
 from rootfsbuild.rootfs.inside import edit_root
 
@@ -94,6 +94,12 @@ def test_a_relocatable_package_is_where_it_was_built_for():
 def test_a_header_that_names_no_source_is_marked_as_a_binary_package():
     merged = installed_header(merge(make_recorded(make_main(SOURCERPM=None))), "merged")
     assert merged.text(tags.SOURCERPM) == "(none)"
+
+
+def test_a_merged_header_is_what_is_read_of_it():
+    recorded = make_recorded(make_main(**FILES), make_signature(LONGSIGSIZE=(Type.INT64, [1])), b"\0\1")
+    read = installed_header(merge(recorded), "alpha")
+    assert read == merge_headers(recorded)
 
 
 def test_merging_can_be_undone():

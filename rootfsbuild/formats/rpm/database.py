@@ -15,7 +15,7 @@ from contextlib import closing
 from rootfsbuild.errors import StorageError
 from rootfsbuild.formats.rpm.database_indexes import INDEXES, ByteOrder, Index, rows
 from rootfsbuild.formats.rpm.header import MAGIC, Header
-from rootfsbuild.formats.rpm.merge import Recorded, installed_header, merge
+from rootfsbuild.formats.rpm.merge import Recorded, merge, merge_headers, pack
 from rootfsbuild.rootfs.inside import Inside
 from rootfsbuild.rootfs.openat2 import open_inside
 
@@ -74,11 +74,10 @@ def export(records: Iterable[Recorded]) -> Iterator[bytes]:
 def _fill(database: sqlite3.Connection, records: Sequence[Recorded], byteorder: ByteOrder) -> None:
     for setting in _SETTINGS:
         database.execute(setting)
-    blobs = [merge(record) for record in records]
-    headers = [installed_header(blob, record.main.label) for blob, record in zip(blobs, records, strict=True)]
+    headers = [merge_headers(record) for record in records]
     database.execute("BEGIN")
     database.execute(_PACKAGES)
-    database.executemany("INSERT INTO Packages VALUES (?, ?)", enumerate(blobs, 1))
+    database.executemany("INSERT INTO Packages VALUES (?, ?)", enumerate(map(pack, headers), 1))
     for index in INDEXES:
         database.execute(_TABLE.format(name=index.name, type="TEXT" if index.is_text else "BLOB"))
         row = (_TEXT_ROW if index.is_text else _BYTES_ROW).format(name=index.name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from rootfsbuild.errors import PackageError
 from rootfsbuild.formats.rpm import tags
-from rootfsbuild.formats.rpm.header import ENTRY, Header, Type, read_items
+from rootfsbuild.formats.rpm.header import ENTRY, MAGIC, Header, Item, Type, read_items
 
 _FILESIGNATURES, _FILESIGNATURELENGTH, _VERITYSIGNATUREALGO, _SHA3_256HEADER = 274, 275, 277, 279
 _PREFIXES = 1098
@@ -81,6 +81,11 @@ def merge(recorded: Recorded) -> bytes:
 
     Raises PackageError for headers that rpm would not have installed either.
     """
+    return pack(merge_headers(recorded))
+
+
+def merge_headers(recorded: Recorded) -> Header:
+    """Return the header that rpm's database keeps of a package; raises PackageError as `merge` does."""
     main = recorded.main
     _check_main(main)
     if len(recorded.states) != len(main.strings(tags.BASENAMES)):
@@ -90,6 +95,11 @@ def merge(recorded: Recorded) -> bytes:
         if value.tag in main:
             raise PackageError(main.label, f"tag {value.tag} is in the header, where an installation puts its own")
     return _join(main, values)
+
+
+def pack(header: Header) -> bytes:
+    """Return a header as rpm's database keeps it: without magic."""
+    return header.intro[len(MAGIC) :] + header.data
 
 
 def installed_header(blob: bytes, label: str) -> Header:
@@ -143,11 +153,12 @@ def _added(recorded: Recorded) -> Iterator[_Value]:
         yield _Value(tags.SOURCERPM, Type.STRING, 1, b"(none)\0")
 
 
-def _join(main: Header, values: Iterable[_Value]) -> bytes:
-    index = bytearray(main.data[: len(main.items) * ENTRY])
+def _join(main: Header, values: Iterable[_Value]) -> Header:
+    items = list(main.items)
     store = bytearray(main.store)
     for value in values:
         store += bytes(-len(store) % _ALIGNMENTS.get(value.type, 1))
-        index += struct.pack(">IIiI", value.tag, value.type, len(store), value.count)
+        items.append(Item(value.tag, value.type, len(store), value.count, len(value.data)))
         store += value.data
-    return struct.pack(">II", len(index) // ENTRY, len(store)) + bytes(index) + bytes(store)
+    index = b"".join(struct.pack(">IIiI", item.tag, item.type, item.offset, item.count) for item in items)
+    return Header(main.label, index + bytes(store), tuple(items), main.region)
