@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from rootfsbuild.errors import UntrustedError
+from rootfsbuild.repository.mirrors import Mirror, past_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rootfsbuild.distro import Archive
+    from rootfsbuild.plan import Plan, Snapshot
     from rootfsbuild.repository.bundle import Bundle
     from rootfsbuild.repository.fetch import Fetch
-    from rootfsbuild.repository.mirrors import Mirror
     from rootfsbuild.repository.store import Store
 
 CARRIED = frozenset({"expired", "old"})
@@ -38,3 +41,28 @@ class Sources:
     """What everything is read from, in place of mirrors; its own signatures are verified like theirs."""
     past: frozenset[str] = frozenset()
     """Freshness rules (`expired`, `old`, `rollback`) that do not apply, as a past moment was asked for."""
+
+
+def at_hand(sources: Sources, plan: Plan, snapshot: Snapshot) -> tuple[Archive, Sources]:
+    """Return the archive of a snapshot, and sources in which the very document that it names may be found.
+
+    What is kept comes first; a mirror may still have it, or whoever keeps the archive's past. Raises UntrustedError for
+    an archive that is not among the sources.
+    """
+    archive = next((archive for archive in sources.archives if archive.name == snapshot.archive), None)
+    if archive is None:
+        subject = f"the signed document of {snapshot.archive} {snapshot.suite}"
+        raise UntrustedError(subject, "mismatch", f"is of an archive that the recipe does not have: {snapshot.archive}")
+    kept = Mirror(f"signed:{snapshot.sha256}", "the lock")
+    past = [Mirror(past_url(archive, snapshot.date), "the archive's past")] if archive.snapshot else []
+    newest = max(other.date for other in plan.snapshots if _is_same_suite(other, snapshot))
+    return archive, replace(
+        sources,
+        mirrors={archive.name: (kept, *sources.mirrors[archive.name], *past)},
+        # An older one that proves what was kept of an earlier moment is no rollback.
+        past=sources.past | (CARRIED if snapshot.date == newest else ANY_MOMENT),
+    )
+
+
+def _is_same_suite(one: Snapshot, other: Snapshot) -> bool:
+    return (one.archive, one.suite) == (other.archive, other.suite)

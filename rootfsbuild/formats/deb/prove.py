@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import UntrustedError
 from rootfsbuild.formats.deb.metadata import Placed, Universe
 from rootfsbuild.formats.deb.refresh import Metadata, refresh_suite
-from rootfsbuild.repository.mirrors import Mirror, past_url
-from rootfsbuild.repository.sources import ANY_MOMENT, CARRIED, Sources
+from rootfsbuild.repository.sources import Sources, at_hand
 from rootfsbuild.repository.trust import load_keyring
 
 if TYPE_CHECKING:
@@ -42,23 +40,6 @@ def proves(metadata: Metadata, package: Package) -> bool:
 
 
 def _read(plan: Plan, snapshot: Snapshot, sources: Sources, report: Report) -> list[Placed]:
-    subject = f"the signed document of {snapshot.archive} {snapshot.suite}"
-    archive = next((archive for archive in sources.archives if archive.name == snapshot.archive), None)
-    if archive is None:
-        raise UntrustedError(subject, "mismatch", f"is of an archive that the recipe does not have: {snapshot.archive}")
+    archive, kept = at_hand(sources, plan, snapshot)
     keyring = load_keyring([(key.fingerprint, key.path) for key in archive.keys])
-    newest = max(other.date for other in plan.snapshots if _is_same_suite(other, snapshot))
-    # What is kept first; a mirror may still have it, or whoever keeps the archive's past.
-    kept = Mirror(f"signed:{snapshot.sha256}", "the lock")
-    past = [Mirror(past_url(archive, snapshot.date), "the archive's past")] if archive.snapshot else []
-    at_hand = replace(
-        sources,
-        mirrors={archive.name: (kept, *sources.mirrors[archive.name], *past)},
-        # An older one that proves what was kept of an earlier moment is no rollback.
-        past=sources.past | (CARRIED if snapshot.date == newest else ANY_MOMENT),
-    )
-    return refresh_suite(at_hand, archive, snapshot.suite, keyring, report, snapshot.sha256)[1]
-
-
-def _is_same_suite(one: Snapshot, other: Snapshot) -> bool:
-    return (one.archive, one.suite) == (other.archive, other.suite)
+    return refresh_suite(kept, archive, snapshot.suite, keyring, report, snapshot.sha256)[1]
