@@ -137,6 +137,41 @@ def verify_detached(
     return Verified(data, _accepted(good, keyring, now, threshold, subject))
 
 
+def verify_package(data: bytes, signature: bytes, keyring: Keyring, now: float, *, subject: str) -> tuple[str, ...]:
+    """Verify what a package's detached signatures cover, and return the fingerprints of those who made them, sorted.
+
+    `signature` holds one or several, binary or armored. The rules are those of `verify_detached`, but for two. A
+    key must have been valid *when it signed*: packages are signed once and stay in a repository for years, longer
+    than many keys do; that they are still the right ones is what the metadata says, which is signed anew. (Who
+    has an expired key can give a signature an older date: expiry protects from that nowhere, revocation does.)
+    And every signature by an allowed key must be good, while those by others count for nothing. Raises
+    UntrustedError: rule `key` where none is by an allowed key that could sign then, `signature` where one is bad,
+    `future` and `malformed`.
+    """
+    import pysequoia  # noqa: PLC0415 - loaded only where something is verified
+
+    signers: set[str] = set()
+    strangers: set[str] = set()
+    packets = _packets(signature, subject)
+    if not packets:
+        raise UntrustedError(subject, "malformed", "holds no OpenPGP signature")
+    for packet in packets:
+        issuer = (packet.issuer_fingerprint or packet.issuer_key_id or "").upper()
+        if not any(issuer in _key_ids(certificate.cert) for certificate in keyring.certificates):
+            strangers.add(issuer or "an unnamed key")
+            continue
+        try:
+            good = _signatures(data, pysequoia.Sig.from_bytes(bytes(packet)), keyring, subject)[1]
+        except UntrustedError as error:
+            raise _of_the_clock(error, [packet], now) from None
+        signers.update(_accepted(good, keyring, now, 1, subject, made=_made(packet)))
+    if not signers:
+        problem = f"is signed by {', '.join(sorted(strangers))}, and none of these keys is allowed to sign here"
+        hint = "name the archive's keys in the recipe; --allow=unsigned skips this check"
+        raise UntrustedError(subject, "key", problem, hint=hint)
+    return tuple(sorted(signers))
+
+
 def _signatures(data: bytes, signature: Sig | None, keyring: Keyring, subject: str) -> tuple[bytes, list[ValidSig]]:
     """Return what was signed and the good signatures, as pysequoia sees them."""
     import pysequoia  # noqa: PLC0415 - loaded only where something is verified
@@ -161,8 +196,19 @@ def _signatures(data: bytes, signature: Sig | None, keyring: Keyring, subject: s
     return verdict.bytes or b"", verdict.valid_sigs
 
 
-def _accepted(good: Sequence[ValidSig], keyring: Keyring, now: float, threshold: int, subject: str) -> tuple[str, ...]:
-    """Return the signers that count at `now`: allowed, not revoked, neither key nor subkey expired."""
+def _accepted(
+    good: Sequence[ValidSig],
+    keyring: Keyring,
+    now: float,
+    threshold: int,
+    subject: str,
+    *,
+    made: float | None = None,
+) -> tuple[str, ...]:
+    """Return the signers that count: allowed, not revoked, neither key nor subkey expired at `now`, or when it signed.
+
+    Who signed at `made` must have been able to then; None asks for now.
+    """
     allowed = {certificate.fingerprint: certificate for certificate in keyring.certificates}
     signers, refused = set(), []
     for signature in good:
@@ -170,7 +216,7 @@ def _accepted(good: Sequence[ValidSig], keyring: Keyring, now: float, threshold:
         if certificate is None:
             refused.append(f"{signature.certificate.upper()} is not allowed to sign here")
             continue
-        problem = _unfit(certificate, signature.signing_key, now)
+        problem = _unfit(certificate, signature.signing_key, now, made)
         if problem:
             refused.append(f"{certificate.fingerprint} {problem}")
         else:
@@ -183,15 +229,18 @@ def _accepted(good: Sequence[ValidSig], keyring: Keyring, now: float, threshold:
     return tuple(sorted(signers))
 
 
-def _unfit(certificate: Certificate, signing_key: str, now: float) -> str:
-    """Return why a certificate must not be believed at `now`, empty when it may."""
+def _unfit(certificate: Certificate, signing_key: str, now: float, made: float | None = None) -> str:
+    """Return why a certificate must not be believed at `now`, or when it signed; empty when it may."""
     cert = certificate.cert
     if cert.is_revoked:
         return "is revoked"
     ends = [cert.expiration] if cert.expiration is not None else []
     ends += _subkey_ends(cert, signing_key)
-    if ends and min(ends).timestamp() < now:
-        return f"expired on {utc(min(ends).timestamp())}, while {clock(now)}"
+    end = min(ends).timestamp() if ends else None
+    if end is not None and made is not None and end < made:
+        return f"expired on {utc(end)}, before it signed on {utc(made)}"
+    if end is not None and made is None and end < now:
+        return f"expired on {utc(end)}, while {clock(now)}"
     return ""
 
 
