@@ -5,6 +5,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from making.headers import make_header, make_main, make_recorded, make_signature, numbers, take_apart, text, texts
@@ -89,6 +90,13 @@ def test_a_package_without_files_has_no_states():
 def test_a_relocatable_package_is_where_it_was_built_for():
     merged = installed_header(merge(make_recorded(make_main(PREFIXES=texts("/usr", "/opt")))), "merged")
     assert merged.strings(tags.INSTPREFIXES) == (b"/usr", b"/opt")
+
+
+def test_digests_of_the_file_are_kept_if_given():
+    merged = merge_headers(replace(make_recorded(), digests=[(8, "ab" * 32), (10, "cd" * 64)]))
+    assert merged.strings(5118) == (b"ab" * 32, b"cd" * 64)
+    assert merged.numbers(5119) == (8, 10)
+    assert 5118 not in merge_headers(make_recorded())
 
 
 def test_a_header_that_names_no_source_is_marked_as_a_binary_package():

@@ -60,9 +60,12 @@ def write_database(root: Inside, folder: str, records: Sequence[Recorded], byteo
                 _fill(database, records, byteorder)
                 _check(database, path)
         except sqlite3.Error as error:
-            raise StorageError(path, f"sqlite: {error}") from None
-        _forget_writer(path)
-        _place(root, f"{folder}/{FILE}", path)
+            raise StorageError(path, f"sqlite: {error}", hint="set TMPDIR to where there is space") from None
+        try:
+            _forget_writer(path)
+            _place(root, f"{folder}/{FILE}", path)
+        except OSError as error:
+            raise StorageError(f"{folder}/{FILE}", error.strerror or str(error)) from error
 
 
 def export(records: Iterable[Recorded]) -> Iterator[bytes]:

@@ -75,14 +75,21 @@ def _find(inside: Inside, root: str) -> str:
     """Return the folder that has a database which can be read."""
     other: PackageError | None = None
     for folder in FOLDERS:
-        if inside.status(f"{folder}/{FILE}") is not None:
+        if _exists(inside, root, f"{folder}/{FILE}"):
             return folder
         for name, format_ in _OTHERS.items():
             path = f"{folder}/{name}"
-            if inside.status(path) is not None and other is None:
-                hint = "compare locks instead, or convert it: rpmdb --rebuilddb --define '_db_backend sqlite'"
+            if other is None and _exists(inside, root, path):
+                hint = "compare the locks that the roots were built from, or ask the root's own rpm: rpm -qa"
                 other = PackageError(root, f"the format {format_} of rpm's database is not read here", path, hint=hint)
     raise other or PackageError(root, "there is no such file, so it is no root that rpm knows", f"{FOLDERS[-1]}/{FILE}")
+
+
+def _exists(inside: Inside, root: str, path: str) -> bool:
+    try:
+        return inside.exists(path)
+    except OSError as error:
+        raise PackageError(root, error.strerror or str(error), path) from None
 
 
 def _copy(inside: Inside, root: str, path: str, target: str) -> None:

@@ -8,7 +8,7 @@ headerExport).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rootfsbuild.errors import PackageError
@@ -16,7 +16,7 @@ from rootfsbuild.formats.rpm import tags
 from rootfsbuild.formats.rpm.header import ENTRY, MAGIC, Header, Item, Type, read_items
 
 _FILESIGNATURES, _FILESIGNATURELENGTH, _VERITYSIGNATUREALGO, _SHA3_256HEADER = 274, 275, 277, 279
-_PREFIXES = 1098
+_PREFIXES, _PACKAGEDIGESTS, _PACKAGEDIGESTALGOS = 1098, 5118, 5119
 
 _MERGED: Mapping[int, tuple[int, Type]] = {
     tags.DSAHEADER: (tags.DSAHEADER, Type.BIN),
@@ -64,6 +64,11 @@ class Recorded:
     """
     tid: int
     """Which transaction it was installed by: when that began, seconds since 1970."""
+    digests: Sequence[tuple[int, str]] = ()
+    """Digests of its whole file: OpenPGP's number of the algorithm (8: SHA-256), lower-case hexadecimal.
+
+    rpm keeps them from version 6 on, with the algorithms that its macro _pkgverify_digests names.
+    """
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,11 @@ def _added(recorded: Recorded) -> Iterator[_Value]:
         yield _Value(tag, Type.INT32, 1, struct.pack(">I", number))
     if recorded.states:
         yield _Value(tags.FILESTATES, Type.CHAR, len(recorded.states), recorded.states)
+    if recorded.digests:
+        count = len(recorded.digests)
+        algorithms, digests = zip(*recorded.digests, strict=True)
+        yield _Value(_PACKAGEDIGESTS, Type.STRING_ARRAY, count, "".join(f"{digest}\0" for digest in digests).encode())
+        yield _Value(_PACKAGEDIGESTALGOS, Type.INT32, count, struct.pack(f">{count}I", *algorithms))
     prefixes = main.by_tag.get(_PREFIXES)
     if prefixes is not None:
         # Nothing is relocated here, so a package is installed below the prefixes that it was built for.
