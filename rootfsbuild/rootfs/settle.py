@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class MayReplace(Protocol):
-    """Whether the winner's Replaces lets it have the loser's files (Debian Policy 7.6.1)."""
+    """Whether one of two packages may have a file of both (deb: by Replaces, Debian Policy 7.6.1)."""
 
-    def __call__(self, *, loser: str, winner: str) -> bool:
-        """Answer for two packages by their names."""
+    def __call__(self, *, loser: str, winner: str, path: bytes) -> bool:
+        """Answer for two packages by their names, and the file's path as in Entry."""
         ...
 
 
@@ -201,9 +201,9 @@ def _duel(
     may_replace: MayReplace,
 ) -> tuple[tuple[int, bytes], tuple[int, bytes]]:
     first, second = laid[earlier[0]][0], laid[later[0]][0]
-    if may_replace(loser=first, winner=second):
+    if may_replace(loser=first, winner=second, path=where):
         return earlier, later
-    if may_replace(loser=second, winner=first):
+    if may_replace(loser=second, winner=first, path=where):
         return later, earlier
     raise _conflict(where, first, second)
 

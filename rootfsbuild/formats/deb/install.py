@@ -132,6 +132,11 @@ def _unpack(
     ground: Ground, blobs: Iterable[Blob], diversions: Diversions, earlier: Mapping[str, Laid]
 ) -> dict[str, Laid]:
     packages = {package.name: package for package in ground.plan.packages}
+
+    def may_replace(*, loser: str, winner: str, path: bytes) -> bool:
+        del path  # Replaces is about packages as a whole
+        return _may_replace(packages[winner], packages[loser])
+
     return extract_packages(
         ground.root,
         (Job(path, package.name, _limit(package)) for package, path in blobs),
@@ -141,7 +146,7 @@ def _unpack(
             _follow_links(diversions, ground.image.usr_links),
             _excluder(ground.image.path_exclude, ground.image.path_keep),
         ),
-        may_replace=lambda loser, winner: _may_replace(packages[winner], packages[loser]),
+        may_replace=may_replace,
         earlier=earlier,
         report=ground.report,
     )
