@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rootfsbuild.documents.checks import check, did_you_mean, list_words, nearest, require, wrong
-from rootfsbuild.documents.distro_fields import DISTRO, RELEASE, VARIANTS
+from rootfsbuild.documents.distro_checks import VARIABLES, check_distro
+from rootfsbuild.documents.distro_fields import DISTRO, VARIANTS
 from rootfsbuild.documents.layers import Origin
 from rootfsbuild.documents.moments import as_time
-from rootfsbuild.documents.templates import check_variables, fill
+from rootfsbuild.documents.templates import fill
 from rootfsbuild.documents.toml import Document, read_toml
 from rootfsbuild.errors import RecipeError
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rootfsbuild.documents.paths import Path
-
-_ARCHIVE_KEYS = {"components": "deb", "check-valid-until": "deb", "metalink": "rpm", "mirrorlist": "rpm"}
-_RELEASE_KEYS = {"components": "deb", "database": "rpm", "isa": "rpm", "module-platform": "rpm", "variants": "rpm"}
-_VARIABLES = ("version", "releasever", "codename", "arch", "basearch")
 
 SHIPPED = os.path.join(os.path.dirname(os.path.abspath(__file__)), "distros")
 """The folder of the distribution files that come with the package."""
@@ -110,7 +107,7 @@ class Release:
     module_platform: str = ""
     """The stream of the module `platform` that it is (`el9`); empty if it has no modules."""
     variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Variant of a recipe -> all packages and groups (`@core`) that make it up. rpm only, and all variants but custom."""
+    """Variant of a recipe -> all packages and groups (`@core`) that make it up. rpm only; all but custom."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -214,16 +211,19 @@ def archive_origin(distro: Distro, release: Release, archive: str, key: str) -> 
     return None
 
 
-def release_origin(distro: Distro, release: Release, key: str) -> Origin | None:
+def release_origin(distro: Distro, release: Release, *key: str) -> Origin | None:
     """Return where the distribution file says something of a release, None if it says nothing."""
-    path = ("release", distro.releases.index(release), key)
-    line = distro.document.lines.get(path)
-    return Origin(distro.document.file, line) if line else None
+    document = distro.document
+    paths: tuple[Path, ...] = (("release", distro.releases.index(release), *key), key)
+    for path in paths:
+        if path in document.lines:
+            return Origin(document.file, document.lines[path])
+    return None
 
 
 def variable_names(distro: Distro) -> tuple[str, ...]:
     """Return what may stand in braces in the URLs of an rpm repository."""
-    return (*_VARIABLES, *distro.variables)
+    return (*VARIABLES, *distro.variables)
 
 
 def fill_archive(archive: Archive, distro: Distro, release: Release, architecture: str) -> Archive:
@@ -252,7 +252,7 @@ def _read(path: str) -> Distro:
     document = read_toml(path)
     check(document, DISTRO)
     require(document, document.data, DISTRO)
-    _check_format(document)
+    check_distro(document)
     data = document.data
     architectures: Mapping[str, Sequence[str]] = data["architectures"]
     keys = _read_keys(document)
@@ -266,46 +266,9 @@ def _read(path: str) -> Distro:
         usr_links=_read_links(data),
         keys={key.fingerprint: key for key in keys.values()},
         moving=tuple(data.get("moving", ())),
-        variables=_read_variables(document),
+        variables=data.get("variables", {}),
         document=document,
     )
-
-
-def _check_format(document: Document) -> None:
-    """Refuse what distributions of another package format have, and what those of this one must have is missing."""
-    data, kind = document.data, document.data["format"]
-    _check_keys(document, (), {**_RELEASE_KEYS, "variables": "rpm"}, kind)
-    for name in data.get("archives", {}):
-        _check_keys(document, ("archives", name), _ARCHIVE_KEYS, kind)
-    needed = {"rpm": ("database", "variants"), "deb": ("components", "codename")}
-    for number, release in enumerate(data["release"]):
-        here = ("release", number)
-        _check_keys(document, here, _RELEASE_KEYS, kind)
-        for name in release["archives"]:
-            _check_keys(document, (*here, "archives", name), _ARCHIVE_KEYS, kind)
-        for key in needed.get(kind, ()):
-            if key not in release and key not in data:
-                raise wrong(document, (*here, key), "missing", RELEASE.fields[key].shape.expected)
-        if "codename" not in release and "version" not in release:
-            raise wrong(document, (*here, "version"), "missing", "a number or a codename")
-
-
-def _check_keys(document: Document, path: Path, kinds: Mapping[str, str], kind: str) -> None:
-    table: Any = document.data
-    for part in path:
-        table = table[part]
-    for key in table:
-        if kinds.get(key, kind) != kind:
-            raise wrong(document, (*path, key), f'this distribution\'s format is "{kind}", and only {kinds[key]} has it')
-
-
-def _read_variables(document: Document) -> dict[str, Mapping[str, str]]:
-    variables: Mapping[str, Mapping[str, str]] = document.data.get("variables", {})
-    for name, values in variables.items():
-        for architecture in values:
-            known = {"all": None, **document.data["architectures"]}
-            _known(document, ("variables", name, architecture), architecture, known)
-    return dict(variables)
 
 
 def _read_links(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -325,9 +288,9 @@ def _read_keys(document: Document) -> dict[str, Key]:
 
 
 def _read_release(document: Document, number: int, keys: Mapping[str, Key]) -> Release:
-    data = document.data["release"][number]
-    for index, name in enumerate(data["architectures"]):
-        _known(document, ("release", number, "architectures", index), name, document.data["architectures"])
+    everywhere, data = document.data, document.data["release"][number]
+    database = data.get("database", everywhere.get("database"))
+    variants = {**everywhere.get("variants", {}), **data.get("variants", {})}
     return Release(
         version=data.get("version", ""),
         codename=_codename(data),
@@ -338,10 +301,10 @@ def _read_release(document: Document, number: int, keys: Mapping[str, Key]) -> R
         merged_usr=data.get("merged-usr", True),
         preselect=tuple(data.get("preselect", ())),
         aliases=tuple(data.get("aliases", ())),
-        database=_read_database(document, number),
-        isa=_read_isa(document, number),
-        module_platform=data.get("module-platform", document.data.get("module-platform", "")),
-        variants=_read_variants(document, number),
+        database=Database(database["path"], database["format"]) if database else None,
+        isa=dict(data.get("isa", everywhere.get("isa", {}))),
+        module_platform=data.get("module-platform", everywhere.get("module-platform", "")),
+        variants={name: tuple(variants[name]) for name in VARIANTS if name in variants},
     )
 
 
@@ -349,47 +312,14 @@ def _codename(release: Mapping[str, Any]) -> str:
     return str(release.get("codename") or release["version"])
 
 
-def _read_database(document: Document, number: int) -> Database | None:
-    data = document.data["release"][number].get("database", document.data.get("database"))
-    return Database(data["path"], data["format"]) if data else None
-
-
-def _read_isa(document: Document, number: int) -> dict[str, str]:
-    own = "isa" in document.data["release"][number]
-    path: Path = ("release", number, "isa") if own else ("isa",)
-    levels: Mapping[str, str] = (document.data["release"][number] if own else document.data).get("isa", {})
-    for architecture in levels:
-        _known(document, (*path, architecture), architecture, document.data["architectures"])
-    return dict(levels)
-
-
-def _read_variants(document: Document, number: int) -> dict[str, tuple[str, ...]]:
-    if document.data["format"] != "rpm":
-        return {}
-    own: Mapping[str, Sequence[str]] = document.data["release"][number].get("variants", {})
-    variants = {**document.data.get("variants", {}), **own}
-    for name in VARIANTS[1:]:
-        if name not in variants:
-            path: Path = ("release", number, "variants", name) if own else ("variants", name)
-            raise wrong(document, path, "missing", "an array of packages")
-    return {name: tuple(variants[name]) for name in VARIANTS[1:]}
-
-
 def _read_archive(document: Document, number: int, name: str, keys: Mapping[str, Key]) -> Archive:
-    release, kind = document.data["release"][number], document.data["format"]
-    own = release["archives"][name]
-    data = {**document.data.get("archives", {}).get(name, {}), **own}
-    for index, key in enumerate(data.get("keys", ())):
-        _known(document, (*_place(own, number, name, "keys"), index), key, keys)
+    release = document.data["release"][number]
+    data = {**document.data.get("archives", {}).get(name, {}), **release["archives"][name]}
     version, codename = release.get("version", ""), _codename(release)
-    if "suites" not in data and kind != "rpm":
-        raise wrong(document, ("release", number, "archives", name, "suites"), "missing", "an array of suites")
-    if kind == "rpm":
-        _check_urls(document, number, name, data)
     return Archive(
         name=name,
         suites=fill_suites(data.get("suites", (version or codename,)), codename, version),
-        components=tuple(data.get("components", () if kind == "rpm" else ("main",))),
+        components=tuple(data.get("components", default_components(document.data["format"]))),
         mirrors=tuple(data.get("mirrors", ())),
         keys=tuple(keys[key] for key in data.get("keys", ())),
         priority=data.get("priority"),
@@ -405,24 +335,11 @@ def _read_archive(document: Document, number: int, name: str, keys: Mapping[str,
     )
 
 
-def _place(own: Mapping[str, Any], number: int, name: str, key: str) -> Path:
-    return ("release", number, "archives", name, key) if key in own else ("archives", name, key)
-
-
-def _check_urls(document: Document, number: int, name: str, data: Mapping[str, Any]) -> None:
-    own = document.data["release"][number]["archives"][name]
-    names = (*_VARIABLES, *document.data.get("variables", {}))
-    for index, url in enumerate(data.get("mirrors", ())):
-        check_variables(document, (*_place(own, number, name, "mirrors"), index), url, names)
-    for key in ("metalink", "mirrorlist"):
-        check_variables(document, _place(own, number, name, key), data.get(key, ""), names)
+def default_components(kind: str) -> tuple[str, ...]:
+    """Return the components of an archive of a package format that says nothing of them."""
+    return () if kind == "rpm" else ("main",)
 
 
 def fill_suites(suites: Sequence[str], codename: str, version: str) -> tuple[str, ...]:
     """Return suites with {codename} and {version} filled in."""
     return tuple(fill(suite, {"codename": codename, "version": version}) for suite in suites)
-
-
-def _known(document: Document, path: Path, word: str, words: Mapping[str, object]) -> None:
-    if word not in words:
-        raise wrong(document, path, f'unknown name "{word}"', list_words(words), did_you_mean(word, words))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rootfsbuild.distro import (
     Archive,
+    Database,
     Distro,
     Release,
     distro_names,
@@ -22,7 +23,7 @@ from rootfsbuild.documents.checks import check, did_you_mean, list_words, requir
 from rootfsbuild.documents.extends import read_extending
 from rootfsbuild.documents.layers import Merged, look_up, merge
 from rootfsbuild.documents.moments import as_time
-from rootfsbuild.documents.recipe_fields import NAME, RECIPE, VARIANT
+from rootfsbuild.documents.recipe_fields import EXCLUDES, NAME, RECIPE, REQUESTS, VARIANT
 from rootfsbuild.documents.toml import Document
 from rootfsbuild.errors import RecipeError
 from rootfsbuild.recipe_archives import read_archives
@@ -95,12 +96,27 @@ class Recipe:
     """Archive name -> URL that the image's own apt will use; archives without any are not in it."""
     merged_usr: bool
     preselect: tuple[str, ...]
+    """rpm: with everything that makes up the variant, groups (`@core`) among it."""
     usr_links: tuple[str, ...]
     """Names at the top that are links into usr; those that no package fills are dropped in the end."""
     eol: dt.date | None
     warnings: tuple[str, ...] = ()
     version: str = ""
     """The release's number, empty if it has none."""
+    database: Database | None = None
+    """Where the root's own rpm keeps what is installed; None for deb."""
+    isa: str = ""
+    """The least level of processor the release's programs run on (`x86-64-v3`); empty: the architecture's first."""
+    module_platform: str = ""
+    """The release's stream of the module `platform` (`el9`); empty if it has no modules."""
+    modules: tuple[str, ...] = ()
+    """Streams that are switched on in place of the defaults: `nodejs:20`."""
+    docs: bool = True
+    """Whether files that packages mark as documentation are installed."""
+    languages: tuple[str, ...] = ()
+    """Of files that packages mark as of one language, those to install; empty: all."""
+    strict: bool = False
+    """Whether a script ends the build even where rpm only warns."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +158,9 @@ def effective(path: str, overrides: Mapping[str, object] | None = None) -> list[
         ("apt", "sources"): dict(recipe.apt_sources),
     }
     return [
-        *tell_recipe(read.merged, completed),
+        *tell_recipe(read.merged, completed, read.distro.format),
         *tell_archives(read.merged, read.distro, read.release, read.archives),
-        *tell_release(read.distro, read.release),
+        *tell_release(read.distro, read.release, read.arch),
     ]
 
 
@@ -158,7 +174,22 @@ def _read(path: str, overrides: Mapping[str, object]) -> _Read:
     distro = _find_distro(merged)
     release = _put(merged, "release", lambda: find_release(distro, str(merged.data["release"])))
     arch = _find_arch(merged, distro, release)
-    return _Read(merged, distro, release, arch, read_archives(merged, distro, release))
+    _check_format(merged, distro)
+    return _Read(merged, distro, release, arch, read_archives(merged, distro, release, arch))
+
+
+def _check_format(merged: Merged, distro: Distro) -> None:
+    """Refuse what the distribution's package format does not have; raises RecipeError."""
+    packages: Mapping[str, Any] = merged.data.get("packages", {})
+    for key, shapes in (("include", REQUESTS), ("exclude", EXCLUDES)):
+        for index, item in enumerate(packages.get(key, ())):
+            shape = shapes.get(distro.format)
+            if shape and not re.fullmatch(shape.pattern, item):
+                raise wrong(merged, ("packages", key, index), f'"{item}" cannot stand here', shape.expected)
+    for key in ("modules", "docs", "languages", "strict"):
+        if distro.format != "rpm" and key in packages:
+            problem = f"{distro.name} is a distribution of {distro.format} packages, which know nothing of it"
+            raise wrong(merged, ("packages", key), problem)
 
 
 def _nest(overrides: Mapping[str, object]) -> dict[str, Any]:
@@ -230,20 +261,31 @@ def _complete(read: _Read, today: dt.date) -> Recipe:
         snapshot=f"{as_time(read.get('snapshot')):%Y%m%dT%H%M%SZ}" if read.get("snapshot") else None,
         apt_sources=_apt_sources(read, served),
         merged_usr=release.merged_usr,
-        preselect=release.preselect,
+        preselect=_preselect(read),
         usr_links=distro.usr_links[read.arch] if release.merged_usr else (),
         eol=release.eol,
         warnings=_warnings(read, today),
+        database=release.database,
+        isa=release.isa.get(read.arch, ""),
+        module_platform=release.module_platform,
+        modules=_unique(read.get("packages", "modules")),
+        docs=read.get("packages", "docs"),
+        languages=_unique(read.get("packages", "languages")),
+        strict=read.get("packages", "strict"),
     )
+
+
+def _preselect(read: _Read) -> tuple[str, ...]:
+    """Return what comes before the recipe's own packages: an excluded part of a variant is no contradiction."""
+    chosen = read.release.variants.get(_variant(read), ())
+    excluded = read.get("packages", "exclude")
+    return _unique([*read.release.preselect, *(name for name in chosen if name not in excluded)])
 
 
 def _warnings(read: _Read, today: dt.date) -> tuple[str, ...]:
     distro, release = read.distro, read.release
-    called = (
-        f"{distro.name} {release.version} ({release.codename})"
-        if release.version
-        else f"{distro.name} {release.codename}"
-    )
+    named = release.version and release.version != release.codename
+    called = f"{distro.name} {release.version} ({release.codename})" if named else f"{distro.name} {release.codename}"
     left = (
         [f"{called} has had no security updates since its end of life on {release.eol}"]
         if (release.eol and release.eol < today)
@@ -275,7 +317,7 @@ def _include(read: _Read) -> tuple[str, ...]:
     chosen: dict[str, str] = {}
     for index, request in enumerate(read.get("packages", "include")):
         place = ("packages", "include", index)
-        name = re.split(r"[=/]", request)[0]
+        name = request if request[0] in "@/(" else re.split(r"[=/]", request)[0]
         other = chosen.get(name, name)
         if name.partition(":")[0] in read.get("packages", "exclude"):
             raise wrong(read.merged, place, f'"{name}" is both included and excluded')
@@ -320,5 +362,8 @@ def _apt_sources(read: _Read, archives: Sequence[Archive]) -> dict[str, str]:
         if name not in names:
             place = ("apt", "sources", name)
             raise wrong(read.merged, place, f'unknown archive "{name}"', list_words(names), did_you_mean(name, names))
-    sources = {archive.name: written.get(archive.name, next(iter(archive.mirrors), "")) for archive in archives}
+    # An rpm distribution's own packages set up its own archives in the image.
+    own = {archive.name for archive in read.release.archives} if read.distro.format == "rpm" else ()
+    unsaid = {item.name: "" if item.name in own else next(iter(item.mirrors), "") for item in archives}
+    sources = {name: written.get(name, url) for name, url in unsaid.items()}
     return {name: url for name, url in sources.items() if url}

@@ -7,8 +7,18 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rootfsbuild.distro import Archive, Distro, Key, Release, fill
+from rootfsbuild.distro import (
+    Archive,
+    Distro,
+    Key,
+    Release,
+    default_components,
+    fill_archive,
+    fill_suites,
+    variable_names,
+)
 from rootfsbuild.documents.checks import did_you_mean, list_words, wrong
+from rootfsbuild.documents.distro_checks import ARCHIVE_KEYS, check_urls
 from rootfsbuild.documents.distro_fields import FINGERPRINT
 
 if TYPE_CHECKING:
@@ -18,13 +28,13 @@ if TYPE_CHECKING:
     from rootfsbuild.documents.paths import Path
 
 
-def read_archives(merged: Merged, distro: Distro, release: Release) -> tuple[Archive, ...]:
-    """Return the enabled archives of a merged recipe, the distribution's first.
+def read_archives(merged: Merged, distro: Distro, release: Release, architecture: str) -> tuple[Archive, ...]:
+    """Return the enabled archives of a merged recipe, the distribution's first; their URLs are filled in.
 
     Raises RecipeError.
     """
     archives = {archive.name: archive for archive in release.archives}
-    enabled = dict.fromkeys(archives, True)
+    enabled = {archive.name: archive.enabled for archive in release.archives}
     written: set[tuple[str, str]] = set()
     for index, data in enumerate(merged.data.get("archive", ())):
         path: Path = ("archive", index)
@@ -33,20 +43,34 @@ def read_archives(merged: Merged, distro: Distro, release: Release) -> tuple[Arc
         if (file, name) in written:
             raise wrong(merged, path, f'"{name}" is there twice', "one [[archive]] for each name")
         written.add((file, name))
+        _check_format(merged, path, data, distro)
         if name not in archives:
-            _check_new(merged, path, data, [*archives])
+            _check_new(merged, path, data, [*archives], distro.format)
         if name in {archive.name for archive in release.archives}:
             _check_components(merged, path, data, release)
-        base = archives.get(name, Archive(name, ()))
+        own = Archive(name, (release.version or release.codename,), default_components(distro.format))
+        base = archives.get(name, own)
         archives[name] = replace(base, **_changes(merged, path, data, distro, release))
         enabled[name] = data.get("enabled", True)
     if not any(enabled.values()):
         raise wrong(merged, ("archive",), "every archive is switched off", "at least one")
-    return tuple(archive for name, archive in archives.items() if enabled[name])
+    used = (archive for name, archive in archives.items() if enabled[name])
+    return tuple(fill_archive(archive, distro, release, architecture) for archive in used)
 
 
-def _check_new(merged: Merged, path: Path, data: Mapping[str, Any], names: list[str]) -> None:
-    for key in ("suites", "keys"):
+def _check_format(merged: Merged, path: Path, data: Mapping[str, Any], distro: Distro) -> None:
+    for key in data:
+        if ARCHIVE_KEYS.get(key, distro.format) != distro.format:
+            problem = f"{distro.name} is a distribution of {distro.format} packages, whose archives have none"
+            raise wrong(merged, (*path, key), problem)
+    if distro.format == "rpm":
+        check_urls(merged, path, data, variable_names(distro))
+        if not 1 <= data.get("priority", 99) <= 99:
+            raise wrong(merged, (*path, "priority"), f"{data['priority']} is out of range", "dnf's priority, 1 to 99")
+
+
+def _check_new(merged: Merged, path: Path, data: Mapping[str, Any], names: list[str], kind: str) -> None:
+    for key in ("keys",) if kind == "rpm" else ("suites", "keys"):
         if not data.get(key):
             problem = f'missing: "{data["name"]}" is not one of the distribution\'s archives ({", ".join(names)})'
             raise wrong(merged, (*path, key), problem, f"an array of {key}", did_you_mean(data["name"], names))
@@ -66,6 +90,8 @@ def _changes(merged: Merged, path: Path, data: Mapping[str, Any], distro: Distro
     plain = (
         "components",
         "mirrors",
+        "metalink",
+        "mirrorlist",
         "priority",
         "snapshot",
         "snapshot-file",
@@ -75,7 +101,7 @@ def _changes(merged: Merged, path: Path, data: Mapping[str, Any], distro: Distro
     )
     changes: dict[str, Any] = {key.replace("-", "_"): _frozen(data[key]) for key in plain if key in data}
     if "suites" in data:
-        changes["suites"] = tuple(fill(suite, release.codename, release.version) for suite in data["suites"])
+        changes["suites"] = fill_suites(data["suites"], release.codename, release.version)
     if "keys" in data:
         keys = enumerate(data["keys"])
         changes["keys"] = tuple(_key(merged, (*path, "keys", index), text, distro) for index, text in keys)

@@ -44,8 +44,19 @@ def identify(recipe: Recipe) -> dict[str, Setting]:
     said |= {f"files.{item.target}": _tell_file(recipe, item) for item in recipe.files}
     for number, hook in enumerate(recipe.hooks, 1):
         said[f"hook.{number}"] = (hook.stage, "inside" if hook.inside else "outside", hook.run)
+    said |= dict(_tell_rpm(recipe))
     # An image without a setting is one whose setting is empty: a recipe that spells that out is no other recipe.
     return {key: value for key, value in said.items() if value not in ("", ())}
+
+
+def _tell_rpm(recipe: Recipe) -> Iterator[tuple[str, Setting]]:
+    yield "packages.modules", recipe.modules
+    yield "packages.languages", recipe.languages
+    yield "module-platform", recipe.module_platform
+    if not recipe.docs:
+        yield "packages.docs", recipe.docs
+    if recipe.database:
+        yield "database", (recipe.database.path, recipe.database.format)
 
 
 def _tell_archive(archive: Archive) -> Iterator[tuple[str, Setting]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rootfsbuild.distro import Archive, Distro, Release, archive_origin, release_origin
+from rootfsbuild.documents.distro_checks import ARCHIVE_KEYS
 from rootfsbuild.documents.layers import Merged, look_up
 from rootfsbuild.documents.paths import Path, dotted
 from rootfsbuild.documents.recipe_fields import ARCHIVE, RECIPE
@@ -23,11 +24,16 @@ _UNSAID = {
 }
 
 
-def tell_recipe(merged: Merged, completed: Mapping[Path, object]) -> Iterator[Setting]:
-    """Yield the fields of a recipe; `completed` holds those whose value is not simply what was written."""
+_RPM_ONLY = {("packages", key) for key in ("modules", "docs", "languages", "strict")}
+
+
+def tell_recipe(merged: Merged, completed: Mapping[Path, object], kind: str) -> Iterator[Setting]:
+    """Yield the fields of a recipe of packages of a format; `completed` holds values that nobody simply wrote."""
     for path in _leaves(RECIPE):
+        if kind != "rpm" and path in _RPM_ONLY:
+            continue
         value = completed.get(path, look_up(merged.data, RECIPE, path))
-        unsaid = _UNSAID.get(path, "default")
+        unsaid = _UNSAID.get(path, "default") if kind != "rpm" or path != ("apt", "sources") else "default"
         items = _items(value)
         for key, item in items:
             yield dotted((*path, key)), item, _said(merged, (*path, key)) or unsaid
@@ -41,23 +47,34 @@ def tell_archives(merged: Merged, distro: Distro, release: Release, archives: Se
     in_use = {archive.name: archive for archive in archives}
     for name in dict.fromkeys([*(item.name for item in release.archives), *(str(table["name"]) for table in tables)]):
         changes = [index for index in reversed(range(len(tables))) if tables[index]["name"] == name]
-        for key in ARCHIVE.fields if name in in_use else ("enabled",):
+        for key in _fields(distro.format) if name in in_use else ("enabled",):
             said = next(filter(None, (_said(merged, ("archive", index, key)) for index in changes)), None)
             if key == "enabled":
-                yield dotted(("archive", name, key)), name in in_use, said or "default"
+                origin = said or archive_origin(distro, release, name, key) or "default"
+                yield dotted(("archive", name, key)), name in in_use, str(origin)
             elif key != "name":
                 origin = said or archive_origin(distro, release, name, key) or "default"
                 yield dotted(("archive", name, key)), _field(in_use[name], key), str(origin)
 
 
-def tell_release(distro: Distro, release: Release) -> Iterator[Setting]:
-    """Yield what the distribution says of a release and no recipe changes."""
-    for key, value in (
-        ("merged-usr", release.merged_usr),
-        ("preselect", release.preselect),
-        ("eol", release.eol),
-    ):
-        yield key, _plain(value), str(release_origin(distro, release, key) or "default")
+def tell_release(distro: Distro, release: Release, arch: str) -> Iterator[Setting]:
+    """Yield what the distribution says of a release on an architecture and no recipe changes."""
+    said: dict[str, object] = {
+        "merged-usr": release.merged_usr,
+        "preselect": release.preselect,
+        "eol": release.eol,
+    }
+    if distro.format == "rpm":
+        said |= {"isa": release.isa.get(arch, ""), "module-platform": release.module_platform}
+        said |= {f"variants.{name}": packages for name, packages in release.variants.items()}
+    if release.database:
+        said |= {"database.path": release.database.path, "database.format": release.database.format}
+    for key, value in said.items():
+        yield key, _plain(value), str(release_origin(distro, release, *key.split(".")) or "default")
+
+
+def _fields(kind: str) -> list[str]:
+    return [key for key in ARCHIVE.fields if ARCHIVE_KEYS.get(key, kind) == kind]
 
 
 def _field(archive: Archive, key: str) -> object:

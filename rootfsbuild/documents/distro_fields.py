@@ -60,7 +60,10 @@ DATABASE = Table(
             example="usr/lib/sysimage/rpm",
         ),
         "format": Field(
-            Text("an rpm database", choices=("sqlite", "ndb", "bdb")), "What rpm calls it.", required=True, example="sqlite"
+            Text("an rpm database", choices=("sqlite", "ndb", "bdb")),
+            "What rpm calls it.",
+            required=True,
+            example="sqlite",
         ),
     }
 )
@@ -82,7 +85,7 @@ _RPM: dict[str, Field] = {
 RELEASE = Table(
     {
         "version": Field(Text("the release's number as a string", r"[0-9]+(\.[0-9]+)*"), "Its number, if it has one."),
-        "codename": Field(WORD, "Its name, which never moves to another release.", required=True),
+        "codename": Field(WORD, "Its name, which never moves to another release; deb: required."),
         "eol": Field(Moment(), "The last day on which it receives security updates."),
         "aliases": Field(Several(WORD), "Other names that always mean this release.", ()),
         "architectures": Field(Several(ARCHITECTURE), "Architectures it can be built for.", required=True),
@@ -127,7 +130,7 @@ DISTRO = Table(
         "archives": Field(Named(WORD, ARCHIVE), "What the archives of all releases have in common.", {}),
         "variables": Field(
             Named(Text("a name of lower-case letters", r"[a-z]+"), Named(ARCHITECTURE, Text("a string", r"[^\s{}]*"))),
-            "Name = what {NAME} stands for in the URLs of archives: for single architectures, and for `all` others; rpm only.",
+            "Name = what {NAME} stands for in the URLs of archives, by architecture, or for `all` others; rpm only.",
             {},
         ),
         **_RPM,

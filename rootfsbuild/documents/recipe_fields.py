@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from rootfsbuild.documents.distro_fields import BY_HASH, COMPONENT, PACKAGE, SUITE, TEMPLATE, URL, WORD
+from rootfsbuild.documents.distro_fields import (
+    BY_HASH,
+    COMPONENT,
+    DEB_PACKAGE,
+    SERVICE,
+    SUITE,
+    TEMPLATE,
+    URL,
+    VARIANTS,
+    WORD,
+)
 from rootfsbuild.documents.shapes import Either, Field, Flag, Moment, Named, Several, Table, Text, Whole
 
 VARIANT = Text(
     "a variant",
-    choices=("custom", "essential", "required", "important", "standard"),
+    choices=VARIANTS,
     aliases={"minbase": "required"},
 )
 STAGES = ("extracted", "configured", "finished")
@@ -15,10 +25,18 @@ STAGES = ("extracted", "configured", "finished")
 NAME = Text("a file name that begins with a letter, a digit or _", r"[A-Za-z0-9_][A-Za-z0-9._+@~-]*")
 _INSIDE = Text("an absolute path in the root, without . or .. parts", r"(/(?!\.{1,2}(/|$))[^/\0]+)+/?")
 _GLOB = Text("a pattern that begins with /, as dpkg's path-exclude takes", r"/\S*")
-_REQUEST = Text(
-    'a package such as "nginx", "nginx=1.22.*", "curl/bookworm-backports" or "libc6:i386"',
-    r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?([=/][^\s=/]+)?",
-)
+_GROUP = r"[A-Za-z0-9_][A-Za-z0-9_+.-]*"
+_DEB_REQUEST = r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?([=/][^\s=/]+)?"
+_RPM_NAME = r"[A-Za-z0-9_*?\[][A-Za-z0-9_+.:~^*?\[\]-]*"
+_RPM_REQUEST = rf"@\^?{_GROUP}|/\S+|{_RPM_NAME}(\(\S+\))?(=[^\s=]+)?|\(\S+ .+ \S+\)"
+_DEB_SHAPES = 'a package such as "nginx", "nginx=1.22.*", "curl/bookworm-backports" or "libc6:i386"'
+_RPM_SHAPES = 'a package such as "nginx" or "nginx=1.22.*", a group "@core", a path, or what a package provides'
+_REQUEST = Text(f"{_DEB_SHAPES} (deb); {_RPM_SHAPES} (rpm)", rf"{_DEB_REQUEST}|{_RPM_REQUEST}")
+_EXCLUDE = Text("a package name; of rpm packages also with * for any characters", _RPM_NAME)
+REQUESTS = {"deb": Text(_DEB_SHAPES, _DEB_REQUEST), "rpm": Text(_RPM_SHAPES, _RPM_REQUEST)}
+"""By package format: what an item of `include` may be."""
+EXCLUDES = {"deb": DEB_PACKAGE, "rpm": _EXCLUDE}
+"""By package format: what an item of `exclude` may be."""
 _HOST = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 PACKAGES = Table(
@@ -31,12 +49,31 @@ PACKAGES = Table(
         ),
         "include": Field(
             Several(_REQUEST),
-            "Packages: `name`, `name=version` (with *), `name/suite`, `name:arch`.",
+            "Packages: `name`, `name=version` (with *); deb: `name/suite`, `name:arch`; rpm: `@group`, "
+            "`@^environment`, paths and whatever else packages provide.",
             (),
             joins=True,
         ),
-        "exclude": Field(Several(PACKAGE), "Packages that must not be installed.", (), joins=True),
+        "exclude": Field(Several(_EXCLUDE), "Packages that must not be installed.", (), joins=True),
         "recommends": Field(Flag(), "Whether Recommends are installed too.", default=False),
+        "modules": Field(
+            Several(Text('a module and its stream such as "nodejs:20"', r"[A-Za-z0-9_.+-]+:[A-Za-z0-9_.+-]+")),
+            "Streams of modules that are switched on in place of their defaults; rpm only.",
+            (),
+            joins=True,
+        ),
+        "docs": Field(
+            Flag(), "Whether files that packages mark as documentation are installed; rpm only.", default=True
+        ),
+        "languages": Field(
+            Several(Text('a language such as "de" or "pt_BR"', r"[A-Za-z0-9_.@-]+")),
+            "Of files that packages mark as of one language, those that are installed; none named: all. rpm only.",
+            (),
+            joins=True,
+        ),
+        "strict": Field(
+            Flag(), "Whether a failing script ends the build even where rpm only warns of it; rpm only.", default=False
+        ),
     }
 )
 
@@ -51,9 +88,11 @@ ARCHIVE = Table(
             "Who may sign it: key files beside the recipe, or fingerprints of the distribution's keys.",
         ),
         "mirrors": Field(Several(URL), "Where it is served, tried in turn after the mirrors of user and host."),
+        "metalink": Field(SERVICE, "Where a Metalink document names mirrors and the digest of repomd.xml; rpm only."),
+        "mirrorlist": Field(SERVICE, "Where a text names base URLs, one to a line; rpm only."),
         "priority": Field(
             Whole(-32768, 32767, "a pin priority, -32768 to 32767 and not 0"),
-            "Pin priority, as in apt_preferences(5).",
+            "Pin priority, as in apt_preferences(5); rpm: as in dnf.conf(5), 1 to 99.",
         ),
         "snapshot": Field(TEMPLATE, "Where its past states are served."),
         "snapshot-file": Field(BY_HASH, "Where any file that it ever had is served by its hash."),

@@ -285,7 +285,7 @@ def test_the_two_lines_can_be_wrong_too(refused, case):
 
 def test_an_error_reads_as_a_sentence_with_its_place(refused, tmp_path):
     error = refused("[packages]\ninclde = []")
-    expected = "(expected one of variant, include, exclude, recommends)"
+    expected = "(expected one of variant, include, exclude, recommends, modules, docs, languages, strict)"
     assert str(error) == f"{tmp_path}/x.toml:4: packages.inclde: unknown key {expected}"
 
 
