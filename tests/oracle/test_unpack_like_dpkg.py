@@ -97,7 +97,7 @@ def _ours(folder, case, submitted):
         [Job(paths[name], name, 1 << 24) for name in submitted],
         open_deb,
         order=tuple(case),
-        may_replace=lambda *, loser, winner, path: loser in case[winner][1],
+        may_replace=lambda *, loser, winner, **_: loser in case[winner][1],
     )
     return _tree(root), {name: list(found.paths) for name, found in laid.items()}
 

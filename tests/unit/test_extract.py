@@ -28,7 +28,7 @@ def _digest(data):
 
 
 def _replaces(*pairs):
-    return lambda *, loser, winner, path: (winner, loser) in pairs
+    return lambda *, loser, winner, **_: (winner, loser) in pairs
 
 
 def test_everything_of_a_package_is_as_the_package_says(tmp_path):
