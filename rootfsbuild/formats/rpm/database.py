@@ -5,9 +5,11 @@ The tables beside Packages are what rpm looks things up by; without them `rpm -q
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -31,10 +33,15 @@ _TEXT_ROW = "INSERT INTO '{name}' VALUES (CAST(? AS TEXT), ?, ?)"
 _BYTES_ROW = "INSERT INTO '{name}' VALUES (?, ?, ?)"
 _INDEX = "CREATE INDEX '{name}_{column}_idx' ON '{name}'({column} ASC)"
 
+_PAGE = 4096
+_TREES = {2: 12, 5: 12, 10: 8, 13: 8}
+"""First byte of the pages of trees -> length of their headers. Those that hold the rest of a long value begin with the
+number of another page, which would take a file of 64 GB to look like one of these."""
+
 # The settings that a library could have been built with otherwise, and nothing that makes it wait for the disk: what
 # is left of a build that is interrupted is thrown away.
 _SETTINGS = (
-    "PRAGMA page_size = 4096",
+    f"PRAGMA page_size = {_PAGE}",
     "PRAGMA encoding = 'UTF-8'",
     "PRAGMA auto_vacuum = NONE",
     "PRAGMA legacy_file_format = OFF",
@@ -58,12 +65,12 @@ def write_database(root: Inside, folder: str, records: Sequence[Recorded], byteo
         try:
             with closing(sqlite3.connect(path, isolation_level=None)) as database:
                 _fill(database, records, byteorder)
+            _forget_writer(path)
+            with closing(sqlite3.connect(path, isolation_level=None)) as database:
                 _check(database, path)
+            _place(root, f"{folder}/{FILE}", path)
         except sqlite3.Error as error:
             raise StorageError(path, f"sqlite: {error}", hint="set TMPDIR to where there is space") from None
-        try:
-            _forget_writer(path)
-            _place(root, f"{folder}/{FILE}", path)
         except OSError as error:
             raise StorageError(f"{folder}/{FILE}", error.strerror or str(error)) from error
 
@@ -108,11 +115,34 @@ def _check(database: sqlite3.Connection, path: str) -> None:
 
 
 def _forget_writer(path: str) -> None:
-    """Overwrite what the file says of the library that wrote it (SQLite's file format, 1.3: offsets 24, 92 and 96)."""
+    """Overwrite what differs from one version of sqlite to another (SQLite's file format, 1.3 and 1.6).
+
+    That is what the file says of the library that wrote it, and what its memory happened to hold where a page of a
+    tree has room for more.
+    """
     with open(path, "r+b") as file:
         for offset, number in ((24, 1), (92, 1), (96, 3_040_001)):
             file.seek(offset)
             file.write(number.to_bytes(4, "big"))
+        file.seek(0)
+        for place in itertools.count(0, _PAGE):
+            page = file.read(_PAGE)
+            if not page:
+                break
+            begin, end = _room(page, 0 if place else 100)
+            if any(page[begin:end]):
+                file.seek(place + begin)
+                file.write(bytes(end - begin))
+                file.seek(place + _PAGE)
+
+
+def _room(page: bytes, at: int) -> tuple[int, int]:
+    """Return from where to where nothing is in a page whose own header is `at` its beginning."""
+    head = _TREES.get(page[at])
+    if head is None:
+        return 0, 0
+    cells, end = struct.unpack_from(">HH", page, at + 3)
+    return at + head + 2 * cells, end
 
 
 def _place(root: Inside, path: str, source: str) -> None:
