@@ -1,16 +1,21 @@
-"""The keys that the distribution file names, against what the mirrors of the real archive serve."""
+"""The keys that distribution files name, against what real mirrors serve: what they sign, and where they are from."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
 import pytest
 
-from rootfsbuild.distro import load_distro
-from rootfsbuild.errors import UntrustedError
+from rootfsbuild.distro import distro_names, load_distro
+from rootfsbuild.errors import FetchError, UntrustedError
+from rootfsbuild.formats.deb.archive import open_deb
+from rootfsbuild.planning import fetching, open_sources, resolve
+from rootfsbuild.recipe import load_recipe
 from rootfsbuild.repository.mirrors import find_mirrors
 from rootfsbuild.repository.trust import load_keyring, verify_inline
+from rootfsbuild.settings import Settings
 
 DEBIAN = load_distro("debian")
 SUITES = [
@@ -19,6 +24,9 @@ SUITES = [
     for archive in release.archives
     for suite in archive.suites
 ]
+COLLECTION = "distribution-gpg-keys"
+KEYS = {key.path: key for name in distro_names() for key in load_distro(name).keys.values()}
+COLLECTED = [key for _, key in sorted(KEYS.items()) if key.origin.startswith(COLLECTION)]
 pytestmark = pytest.mark.oracle
 
 
@@ -92,3 +100,43 @@ def test_each_stable_key_signs_its_release(fetch):
             keyring = load_keyring([(key.fingerprint, key.path) for key in stable])
             verified = verify_inline(fetch(archive, release.codename), keyring, time.time())
             assert verified.signers == (stable[0].fingerprint,)
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    """Return version, contents and fingerprints of Debian's collection of keys, as our own code fetches it."""
+    folder = tmp_path_factory.mktemp("collection")
+    file = folder / "keys.toml"
+    text = "distro = 'debian'\nrelease = 'sid'\narch = 'amd64'\n"
+    text += f"[packages]\nvariant = 'custom'\ninclude = ['{COLLECTION}']\n"
+    file.write_text(text, encoding="utf-8")
+    recipe = load_recipe(str(file))
+    # How old the mirror is does not matter: signatures say where the package is from.
+    relax = frozenset({"expired", "old"})
+    settings = Settings({}, os.environ, time.time, str(folder / "cache"), relax)
+    with open_sources(recipe, settings, print) as sources:
+        try:
+            planned = resolve(recipe, sources, settings, print)
+            package = next(package for package in planned.plan.packages if package.name == COLLECTION)
+            ((_, path),) = fetching(planned, sources)([package])
+        except FetchError as error:
+            pytest.skip(f"no mirror of Debian can be reached: {error}")
+        entries = open_deb(path, COLLECTION).entries(64 << 20)
+        files = {b"".join(content) for _, content in entries}
+    held = set()
+    for content in files:
+        if b"BEGIN PGP PUBLIC KEY BLOCK" in content:
+            (folder / "key").write_bytes(content)
+            with contextlib.suppress(UntrustedError):
+                held |= {found.fingerprint for found in load_keyring([("", str(folder / "key"))]).certificates}
+    return package.version, files, held
+
+
+@pytest.mark.parametrize("key", COLLECTED, ids=lambda key: os.path.basename(key.path))
+def test_keys_of_rpm_distributions_are_those_of_debians_collection(key, collection):
+    version, files, held = collection
+    assert key.fingerprint in held
+    # Another edition of the file may hold other signatures on the key.
+    if key.origin == f"{COLLECTION} {version.partition('+')[0]}":
+        with open(key.path, "rb") as stream:
+            assert stream.read() in files
