@@ -110,6 +110,9 @@ def _make_root(
         hostname=recipe.hostname or "",
         path_exclude=recipe.path_exclude,
         path_keep=recipe.path_keep,
+        database=recipe.database,
+        docs=recipe.docs,
+        languages=recipe.languages,
     )
     sandbox = Sandbox(
         root=staging.root,
@@ -130,7 +133,19 @@ def _make_root(
 
         format_.prepare(staging.root, image)
         with _shell_on_failure(sandbox, settings, report), open_runner(sandbox, log) as run:
-            ground = Ground(staging.root, plan, image, run, report, lambda: hooks("extracted", run), idle)
+            ground = Ground(
+                root=staging.root,
+                plan=plan,
+                image=image,
+                run=run,
+                report=report,
+                extracted=lambda: hooks("extracted", run),
+                archives=recipe.archives,
+                relax=settings.relax,
+                now=settings.now,
+                strict=recipe.strict,
+                idle=idle,
+            )
             _install(format_, ground, fetch, report)
         copy_files(staging.root, recipe.files)
         plain = replace(sandbox, overlays=format_.policy)

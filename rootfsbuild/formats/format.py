@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from rootfsbuild.distro import Archive
+from rootfsbuild.distro import Archive, Database
 from rootfsbuild.events import Report
 from rootfsbuild.listed import Listed
 from rootfsbuild.plan import Package, Plan, Request, Snapshot
@@ -33,6 +33,12 @@ class Image:
     """Empty: the tree has no /etc/hostname."""
     path_exclude: tuple[str, ...] = ()
     path_keep: tuple[str, ...] = ()
+    database: Database | None = None
+    """Where the package manager keeps what is installed, if that is not the same in every release."""
+    docs: bool = True
+    """Whether files that packages mark as documentation are installed."""
+    languages: tuple[str, ...] = ()
+    """Of files that packages mark as of one language, those to install; empty: all."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,14 @@ class Ground:
     report: Report
     extracted: Callable[[], None]
     """Called once, when the base's files lie in the root and before any script runs."""
+    archives: Sequence[Archive]
+    """Those of the recipe: a package must be signed by a key of its archive, where packages are signed at all."""
+    relax: frozenset[str]
+    """Names of the checks that are switched off."""
+    now: Callable[[], float]
+    """Seconds since the epoch, by the real clock."""
+    strict: bool
+    """Whether a script ends the build even where the package manager would only warn."""
     idle: Callable[[], None]
     """Called whenever a core has nothing to do for a second: scripts run one at a time."""
 

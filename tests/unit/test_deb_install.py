@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import subprocess
+import time
+from dataclasses import replace
 
 import pytest
 from making.debs import make_deb
@@ -67,7 +69,17 @@ class Site:
         image = Image("amd64", self.links, "", "", self.exclude, self.keep)
         plan = make_plan(*self.packages)
         return Ground(
-            str(self.root), plan, image, self.run, ignore, lambda: self.story.append("extracted"), lambda: None
+            root=str(self.root),
+            plan=plan,
+            image=image,
+            run=self.run,
+            report=ignore,
+            extracted=lambda: self.story.append("extracted"),
+            archives=(),
+            relax=frozenset(),
+            now=time.time,
+            strict=False,
+            idle=lambda: None,
         )
 
     def run(self, argv, *, extra_env):
@@ -192,9 +204,7 @@ def test_scripts_learn_the_version_of_the_dpkg_that_is_installed(tmp_path):
         environments.append(extra_env)
         return Ended(0, ())
 
-    install_base(
-        Ground(ground.root, ground.plan, ground.image, run, ignore, lambda: None, lambda: None), site._chosen(0)
-    )
+    install_base(replace(ground, run=run), site._chosen(0))
     assert environments[0]["DPKG_RUNNING_VERSION"] == "1.22.6"
 
 
