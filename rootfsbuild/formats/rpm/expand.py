@@ -97,9 +97,10 @@ def _expand_braced(inner: str, macros: Mapping[str, str], depth: int) -> str | N
     return expand_macros(rest if colon else macros.get(name, ""), macros, depth + 1)
 
 
-def expand_scriptlet(scriptlet: Scriptlet, header: Header) -> bytes | None:
+def expand_scriptlet(scriptlet: Scriptlet, header: Header, architecture: str) -> bytes | None:
     """Return a scriptlet's text as it is to run: macros first, then the query format, where its flags ask for them.
 
+    `architecture` is that of the root, which a package for all architectures does not know.
     Raises PackageError for a query format that is malformed or asks for what is not known here.
     """
     body = scriptlet.body
@@ -107,7 +108,7 @@ def expand_scriptlet(scriptlet: Scriptlet, header: Header) -> bytes | None:
         return body
     text = body.decode("utf-8", "surrogateescape")
     if Flag.EXPAND in scriptlet.flags:
-        text = expand_macros(text, default_macros(header.text(tags.ARCH)))
+        text = expand_macros(text, default_macros(architecture))
     if Flag.QFORMAT in scriptlet.flags:
         text = format_query(text, header)
     return text.encode("utf-8", "surrogateescape")

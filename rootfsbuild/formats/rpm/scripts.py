@@ -42,32 +42,34 @@ def script_environment(epoch: int) -> dict[str, str]:
     }
 
 
-def run_step(step: Execute, header: Header, run: Run, report: Report, *, strict: bool = False) -> None:
-    """Run one scriptlet or trigger, whose package's header is given.
+def run_step(
+    step: Execute, header: Header, architecture: str, run: Run, report: Report, *, strict: bool = False
+) -> None:
+    """Run one scriptlet or trigger, whose package's header is given, in a root of an architecture of rpm's.
 
     One that fails, runs out of time or leaves processes behind raises ScriptError if it is %pretrans, %pre or marked as
     critical, or all are `strict`; else it is a warning, as in rpm. Raises HostError if it is in Lua, and Lua is not
     installed, PackageError if its text cannot be made from the header.
     """
     try:
-        _run(step, header, run)
+        _run(step, header, architecture, run)
     except ScriptError as error:
         if strict or step.scriptlet.critical:
             raise
         report(Warned(f"{error}\nrpm goes on after this, and so does the build; strict scripts would end it here"))
 
 
-def _run(step: Execute, header: Header, run: Run) -> None:
+def _run(step: Execute, header: Header, architecture: str, run: Run) -> None:
     package, script = describe_package(header), f"%{step.scriptlet.kind}"
     if step.scriptlet.program[0] == LUA:
         _require_lua(package, script)
     job = Job(
         f"{script}({package})",
         step.scriptlet.program,
-        expand_scriptlet(step.scriptlet, header),
+        expand_scriptlet(step.scriptlet, header, architecture),
         step.arguments,
         step.paths,
-        header.text(tags.ARCH),
+        architecture,
         step.scriptlet.prefixes,
     )
     try:
