@@ -249,7 +249,7 @@ def _primary(one):
         f'<version epoch="{one.epoch}" ver="{one.version}" rel="{one.release}"/>'
         f'<checksum type="sha256" pkgid="YES">{one.sha256}</checksum><summary>x</summary><description>x</description>'
         f'<packager/><url/><time file="1" build="1"/><size package="{len(one.data)}" installed="1000" archive="1100"/>'
-        f"<location href={quoteattr(one.href)}/><format><rpm:license>MIT</rpm:license><rpm:group>Unspecified</rpm:group>"
+        f"<location href={quoteattr(one.href)}/><format><rpm:license>MIT</rpm:license><rpm:group>x</rpm:group>"
         f"<rpm:sourcerpm>{one.name}-{one.version}-{one.release}.src.rpm</rpm:sourcerpm>"
         f'<rpm:header-range start="4504" end="9000"/>{written}{_files(seen)}</format></package>\n'
     )

@@ -153,7 +153,7 @@ def _selected(comps: Comps, spec: str, *, weak: bool) -> tuple[list[Group], froz
 def _read_spec(spec: str, *, weak: bool) -> tuple[str, frozenset[str]]:
     """Return the name in a specification and the kinds of packages it means."""
     usual = _USUAL if weak else _USUAL - {"default"}
-    found = re.fullmatch(r"@?([^:/]+)(?:([:/])([a-z,]+))?", spec.strip())
+    found = re.fullmatch(r"@?([^@:/][^:/]*)(?:([:/])([a-z,]+))?", spec.strip())
     words = frozenset((found[3] or "").split(",")) - {""} if found else frozenset()
     if found is None or words - frozenset(KINDS):
         hint = "write it as @group, @^environment or @group:optional"

@@ -19,7 +19,7 @@ DEPTH = 24
 NODES = 2_000_000
 """The most values in one document: Fedora's largest module has 20,000."""
 
-_PLAIN_TAGS = "tag:yaml.org,2002:"
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _NOTHING = {"", "~", "null", "Null", "NULL"}
 
 
@@ -53,9 +53,9 @@ def read_documents(chunks: Iterable[bytes], label: str) -> Iterator[Written]:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         raise UntrustedError(label, "malformed", f"{line}is no YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).partition("\n")[0]
-        raise UntrustedError(label, "malformed", f"is no YAML: {first}") from None
+    except yaml.reader.ReaderError as error:
+        problem = f"is no YAML: {error.reason} (the byte {error.position})"
+        raise UntrustedError(label, "malformed", problem) from None
 
 
 class _Stream:
@@ -99,7 +99,7 @@ class _Reader:
         self._nodes += 1
         if isinstance(event, yaml.AliasEvent):
             raise self._wrong(line, "a reference (*name)")
-        if event.tag and not event.tag.startswith(_PLAIN_TAGS):
+        if event.tag and event.tag not in _PLAIN_TAGS | {"!"}:
             raise self._wrong(line, f"the tag {event.tag[:80]}")
         if self._nodes > NODES or len(self._open) >= DEPTH:
             raise self._wrong(line, f"more than {NODES} values, or {DEPTH} of them inside each other")
