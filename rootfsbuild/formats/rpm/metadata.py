@@ -9,6 +9,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from rootfsbuild.formats.rpm.solvcache import Document, load_solv, read_filelists, read_primary
@@ -51,6 +52,8 @@ class Universe:
         self.pool: Any = solv.Pool()
         self.pool.setdisttype(solv.Pool.DISTTYPE_RPM)
         self.pool.setarch(architecture)
+        # As the libsolv of RPM distributions is built: glibc.i686 and glibc.x86_64 can be there side by side.
+        self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, 1)
         self._folder = folder
         self._repos: list[Any] = []
         for one in self.placed:
@@ -61,6 +64,7 @@ class Universe:
         self._places = {repo.id: one for repo, one in zip(self._repos, self.placed, strict=True)}
         self._waiting = {repo.id: repo for repo, one in zip(self._repos, self.placed, strict=True) if one.filelists}
         self._barred: dict[int, str] = {}
+        self._beyond_primary: dict[int, bool] = {}
         self._excluded: frozenset[int] = frozenset()
         self._prepare()
         self._barred = self._bar()
@@ -130,23 +134,21 @@ class Universe:
             return "a source package"
         return "" if solvable.installable() else f"for {solvable.arch}, and this root is {self.architecture}"
 
-    def file_dependents(self) -> list[tuple[int, bool]]:
-        """Return the packages that name a path which only file lists hold: (id, whether it is in Supplements)."""
+    def need_filelists(self, solvables: Iterable[Any], *, weak: bool) -> bool:
+        """Tell whether any of these packages names a path that only file lists hold, and these are not loaded yet.
+
+        With `weak` also of what is not among them: a package that Supplements such a path.
+        """
         if not self._waiting:
-            return []
-        paths = [one for one in self._paths if not in_primary(self.pool.id2str(one))]
+            return False
         solv = self.solv
-        found: dict[tuple[int, bool], None] = {}
-        for key in (
-            solv.SOLVABLE_REQUIRES,
-            solv.SOLVABLE_RECOMMENDS,
-            solv.SOLVABLE_CONFLICTS,
-            solv.SOLVABLE_SUPPLEMENTS,
-        ):
-            for path in paths:
-                for solvable in self.pool.whatcontainsdep(key, path):
-                    found[solvable.id, key == solv.SOLVABLE_SUPPLEMENTS] = None
-        return list(found)
+        keys = [solv.SOLVABLE_REQUIRES, solv.SOLVABLE_CONFLICTS]
+        keys += [solv.SOLVABLE_RECOMMENDS, solv.SOLVABLE_SUPPLEMENTS] if weak else []
+        if weak:
+            flags = solv.Selection.SELECTION_MATCH_DEPSTR | solv.Selection.SELECTION_GLOB
+            supplementing = self.pool.matchdeps("*/*", flags, solv.SOLVABLE_SUPPLEMENTS).solvables()
+            solvables = chain(supplementing, solvables)
+        return any(self._is_beyond_primary(one) for s in solvables for key in keys for one in s.lookup_idarray(key))
 
     def load_filelists(self) -> bool:
         """Make every path of every package known; return whether that was news."""
@@ -166,9 +168,18 @@ class Universe:
         """Return the names of all packages that may be chosen."""
         return {solvable.name for repo in self._repos for solvable in repo.solvables if not self.obstacle(solvable)}
 
+    def _is_beyond_primary(self, dependency: int) -> bool:
+        """Tell whether a dependency names, anywhere in it, a path that primary.xml need not list."""
+        known = self._beyond_primary.get(dependency)
+        if known is None:
+            words = self.pool.dep2str(dependency).replace("(", " ").split() if dependency else []
+            known = any(word.startswith("/") and not in_primary(word.rstrip(")")) for word in words)
+            self._beyond_primary[dependency] = known
+        return known
+
     def _prepare(self) -> None:
         self.pool.set_disabled_list(sorted(self._barred.keys() | self._excluded))
-        self._paths = list(self.pool.addfileprovides_queue())
+        self.pool.addfileprovides()
         self.pool.createwhatprovides()
 
     def _bar(self) -> dict[int, str]:

@@ -67,7 +67,7 @@ def resolve(request: Request, universe: Universe, groups: Groups = no_groups) ->
     universe.consider(request.exclude)
     wanted = read_request(request, universe, groups)
     solver, problems = _solve(universe, wanted, recommends=request.recommends)
-    if _paths_matter(universe, solver, problems, recommends=request.recommends) and universe.load_filelists():
+    if _paths_matter(universe, solver, recommends=request.recommends) and universe.load_filelists():
         solver, problems = _solve(universe, wanted, recommends=request.recommends)
     if problems:
         raise explain_conflict(universe, problems, wanted.wishes)
@@ -98,18 +98,13 @@ def _solve(universe: Universe, wanted: Wanted, *, recommends: bool) -> tuple[Any
     return solver, list(solver.solve(jobs))
 
 
-def _paths_matter(universe: Universe, solver: Any, problems: Sequence[Any], *, recommends: bool) -> bool:
+def _paths_matter(universe: Universe, solver: Any, *, recommends: bool) -> bool:
     """Tell whether a path that only file lists hold could have changed what was decided.
 
     A package whose path nothing provides was either turned down for it, which is a decision, or never looked at.
     """
-    unrelated = universe.solv.Solver.SOLVER_REASON_UNRELATED
-    for one, supplements in universe.file_dependents():
-        if problems or (supplements and recommends):
-            return True
-        if solver.get_decision(universe.pool.id2solvable(one)).reason != unrelated:
-            return True
-    return False
+    decided = (universe.pool.id2solvable(abs(one)) for one in solver.raw_decisions())
+    return universe.need_filelists(decided, weak=recommends)
 
 
 def _plan(universe: Universe, wanted: Wanted, solver: Any, chosen: Sequence[Any]) -> tuple[Package, ...]:
