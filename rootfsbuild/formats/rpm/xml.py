@@ -15,7 +15,7 @@ from rootfsbuild.errors import UntrustedError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_STEP = 1 << 18
+_STEP = 1 << 16
 _LONGEST_TOKEN = 1 << 20
 """Bytes that expat may hold without having understood them: it looks at them again with every step."""
 
