@@ -120,6 +120,7 @@ def _make_root(
         network=settings.script_network,
         timeout=settings.script_timeout,
         overlays=format_.stand_ins,
+        builtins=format_.builtins,
         report=report,
     )
     with _open_log(staging.log) as file:

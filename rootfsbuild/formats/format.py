@@ -15,6 +15,7 @@ from rootfsbuild.repository.sources import Sources
 from rootfsbuild.rootfs.extract import Laid
 from rootfsbuild.rootfs.inside import Inside
 from rootfsbuild.rootfs.runner import Run
+from rootfsbuild.rootfs.supervisor import Builtin
 
 Blob = tuple[Package, str]
 """A package and the path of its verified file."""
@@ -141,6 +142,8 @@ class Format(Generic[M]):
     """(plan, package name -> blob for those already fetched) -> what is installed after the base, in groups."""
     environment: Callable[[int], Mapping[str, str]]
     """Build time -> the whole environment of maintainer scripts."""
+    builtins: Mapping[str, Callable[[], Builtin]]
+    """Commands of the sandbox that are functions of this program (see Sandbox)."""
     stand_ins: Mapping[str, tuple[bytes, int]]
     """Path -> (content, mode) of what maintainer scripts see in place of the root's own file."""
     policy: Mapping[str, tuple[bytes, int]]

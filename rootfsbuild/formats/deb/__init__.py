@@ -30,6 +30,7 @@ DEB = Format(
     prepare=prepare,
     split_waves=split_waves,
     environment=script_environment,
+    builtins={},
     stand_ins=STAND_INS,
     policy=POLICY,
     install_base=install_base,

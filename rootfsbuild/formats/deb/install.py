@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rootfsbuild.errors import PackageError, UnsatisfiableError
 from rootfsbuild.events import StageEnded, StageStarted
@@ -15,6 +14,7 @@ from rootfsbuild.formats.deb.scripts import configure, run_preinsts
 from rootfsbuild.formats.deb.version import satisfies
 from rootfsbuild.formats.format import Blob, Ground
 from rootfsbuild.plan import Package, Plan
+from rootfsbuild.rootfs.excluded import make_excluder
 from rootfsbuild.rootfs.extract import Job, Laid, extract_packages
 from rootfsbuild.rootfs.inside import Inside, edit_root
 from rootfsbuild.rootfs.lay import Rules
@@ -144,7 +144,7 @@ def _unpack(
         order=tuple(packages),
         rules=Rules(
             _follow_links(diversions, ground.image.usr_links),
-            _excluder(ground.image.path_exclude, ground.image.path_keep),
+            make_excluder(ground.image.path_exclude, ground.image.path_keep),
         ),
         may_replace=may_replace,
         earlier=earlier,
@@ -201,17 +201,3 @@ def _may_replace(winner: Package, loser: Package) -> bool:
         for relation in parse_relations("Replaces", winner.field("Replaces"))
         for option in relation.alternatives
     )
-
-
-def _excluder(exclude: Sequence[str], keep: Sequence[str]) -> Callable[[bytes], bool] | None:
-    if not exclude:
-        return None
-    # dpkg(1), --path-exclude: shell patterns in which `*` also matches a slash; kept paths win.
-    left_out = [re.compile(fnmatch.translate(pattern)) for pattern in exclude]
-    kept = [re.compile(fnmatch.translate(pattern)) for pattern in keep]
-
-    def excluded(path: bytes) -> bool:
-        text = "/" + path.decode("utf-8", "surrogateescape")
-        return any(rule.match(text) for rule in left_out) and not any(rule.match(text) for rule in kept)
-
-    return excluded

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import UntrustedError
 from rootfsbuild.formats.rpm.refresh import Metadata, Read, gather, refresh_repository
-from rootfsbuild.formats.rpm.resolve import lists
 from rootfsbuild.repository.sources import Sources, at_hand
 from rootfsbuild.repository.trust import load_keyring
 
@@ -29,7 +28,14 @@ def prove(plan: Plan, sources: Sources, report: Report) -> None:
 
 def proves(metadata: Metadata, package: Package) -> bool:
     """Tell whether the metadata of its own repository lists exactly this package."""
-    return lists(metadata.universe, package)
+    universe = metadata.universe
+    return any(
+        (found.evr, found.arch, found.lookup_location()[0]) == (package.version, package.architecture, package.filename)
+        and str(found.lookup_checksum(universe.solv.SOLVABLE_CHECKSUM)) == f"sha256:{package.sha256}"
+        and found.lookup_num(universe.solv.SOLVABLE_DOWNLOADSIZE) == package.size
+        and universe.place(found).archive == package.archive
+        for found in universe.named(package.name, all_of_them=True)
+    )
 
 
 def _read(plan: Plan, snapshot: Snapshot, sources: Sources, report: Report) -> Read:
