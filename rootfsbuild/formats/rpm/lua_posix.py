@@ -63,9 +63,11 @@ def posix_functions(process: Process) -> dict[str, Callable[..., Value]]:
         "getlogin": lambda: None,
         "getpasswd": _getpasswd,
         "getprocessid": _getprocessid,
+        "open_shell": _open_shell,
         "putenv": _putenv,
         "readlink": lambda path: os.readlink(text(path)),
         "redirect2null": lambda number: _redirect_to_null(process, integer(number)),
+        "run_shell": _run_shell,
         "setenv": _setenv,
         "stat": _stat,
         "ttyname": lambda _number=0: None,
@@ -183,6 +185,22 @@ def _exec(process: Process, words: tuple[Value, ...]) -> Value:
         raise LuaArgumentError("exec not permitted in this context")
     command = [text(word) for word in words]
     os.execvp(command[0], command)  # noqa: S606 - what the function is for, inside the sandbox
+
+
+def _run_shell(command: Value) -> Value:
+    """Return what Lua's `os.execute` does: whether it ended well, how it ended, its status or signal."""
+    child = os.posix_spawn("/bin/sh", [b"sh", b"-c", text(command)], os.environ)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return (True if status == 0 else None, b"exit" if status >= 0 else b"signal", abs(status))
+
+
+def _open_shell(command: Value) -> int:
+    """Run a command to its end; return a file with what it printed."""
+    output = os.memfd_create("popen")
+    actions = [(os.POSIX_SPAWN_DUP2, output, 1)]
+    child = os.posix_spawn("/bin/sh", [b"sh", b"-c", text(command)], os.environ, file_actions=actions)
+    os.waitpid(child, 0)
+    return output
 
 
 def _fork(process: Process) -> int:
