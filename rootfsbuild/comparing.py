@@ -47,4 +47,4 @@ def _read(path: str) -> tuple[str, tuple[Listed, ...]]:
             return name, format_.installed(path)
         except PackageError as error:
             missed.append(error)
-    raise missed[0]
+    raise PackageError(path, "; ".join(dict.fromkeys(error.problem for error in missed)))

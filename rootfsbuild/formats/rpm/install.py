@@ -11,7 +11,8 @@ from rootfsbuild.events import StageEnded, StageStarted, Warned
 from rootfsbuild.formats.format import Blob, Ground
 from rootfsbuild.formats.rpm import tags, transaction
 from rootfsbuild.formats.rpm.archive import Rpm, open_rpm
-from rootfsbuild.formats.rpm.database import ByteOrder, export, write_database
+from rootfsbuild.formats.rpm.database import export, write_database
+from rootfsbuild.formats.rpm.database_indexes import ByteOrder
 from rootfsbuild.formats.rpm.files import File
 from rootfsbuild.formats.rpm.member import (
     NORMAL,
