@@ -47,11 +47,14 @@ class Universe:
     def __init__(self, placed: Sequence[Placed], architecture: str, folder: str) -> None:
         """Load every repository; see load_universe."""
         solv = self.solv = load_solv()
-        self.placed = tuple(placed)
+        # dnf loads them in this order, and libsolv takes the first where all else is equal.
+        self.placed = tuple(sorted(placed, key=lambda one: (one.priority, one.cost)))
         self.architecture = architecture
         self.pool: Any = solv.Pool()
         self.pool.setdisttype(solv.Pool.DISTTYPE_RPM)
         self.pool.setarch(architecture)
+        # As dnf has it: what may not be chosen is seen, and refused, wherever it would do.
+        self.pool.set_flag(solv.Pool.POOL_FLAG_WHATPROVIDESWITHDISABLED, 1)
         # As the libsolv of RPM distributions is built: glibc.i686 and glibc.x86_64 can be there side by side.
         self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, 1)
         self._folder = folder
@@ -93,7 +96,8 @@ class Universe:
         flags = kind.SELECTION_NAME | (kind.SELECTION_GLOB if is_glob(name) else 0)
         if all_of_them:
             flags |= kind.SELECTION_WITH_DISABLED | kind.SELECTION_WITH_BADARCH
-        return list(self.pool.select(name, flags).solvables())
+        found = self.pool.select(name, flags).solvables()
+        return [solvable for solvable in found if all_of_them or not self.obstacle(solvable)]
 
     def matching(self, globs: Iterable[str]) -> Iterator[Any]:
         """Yield the packages that any of these globs leaves out, as dnf reads `excludepkgs`."""
@@ -104,7 +108,9 @@ class Universe:
     def providing(self, capability: str) -> list[Any]:
         """Return what provides a capability (`name`, `name >= 1`, `(a or b)`) and may be chosen."""
         dependency = self.dependency(capability)
-        return [] if dependency is None else list(self.pool.whatprovides(dependency))
+        if dependency is None:
+            return []
+        return [solvable for solvable in self.pool.whatprovides(dependency) if not self.obstacle(solvable)]
 
     def dependency(self, text: str) -> Any:
         """Return libsolv's form of a dependency, None if no package could meet it."""
@@ -207,7 +213,8 @@ class Universe:
             return providers
         kind = self.solv.Selection
         flags = kind.SELECTION_FILELIST | (kind.SELECTION_GLOB if is_glob(path) else 0)
-        return list(self.pool.select(path, flags).solvables())
+        found = self.pool.select(path, flags).solvables()
+        return [solvable for solvable in found if not self.obstacle(solvable)]
 
 
 _RELATIONS = {

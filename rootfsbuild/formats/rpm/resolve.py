@@ -67,7 +67,7 @@ def resolve(request: Request, universe: Universe, groups: Groups = no_groups) ->
     universe.consider(request.exclude)
     wanted = read_request(request, universe, groups)
     solver, problems = _solve(universe, wanted, recommends=request.recommends)
-    if _paths_matter(universe, solver, recommends=request.recommends) and universe.load_filelists():
+    if _paths_matter(universe, solver, problems, recommends=request.recommends) and universe.load_filelists():
         solver, problems = _solve(universe, wanted, recommends=request.recommends)
     if problems:
         raise explain_conflict(universe, problems, wanted.wishes)
@@ -98,11 +98,15 @@ def _solve(universe: Universe, wanted: Wanted, *, recommends: bool) -> tuple[Any
     return solver, list(solver.solve(jobs))
 
 
-def _paths_matter(universe: Universe, solver: Any, *, recommends: bool) -> bool:
+def _paths_matter(universe: Universe, solver: Any, problems: Sequence[Any], *, recommends: bool) -> bool:
     """Tell whether a path that only file lists hold could have changed what was decided.
 
-    A package whose path nothing provides was either turned down for it, which is a decision, or never looked at.
+    A package whose path nothing provides was either turned down for it, which is a decision, or never looked at; and
+    the proof that there is no solution stands if none of its packages names such a path.
     """
+    if problems:
+        infos = (info for problem in problems for rule in problem.findallproblemrules() for info in rule.allinfos())
+        return universe.need_filelists((info.solvable for info in infos if info.solvable is not None), weak=recommends)
     decided = (universe.pool.id2solvable(abs(one)) for one in solver.raw_decisions())
     return universe.need_filelists(decided, weak=recommends)
 
