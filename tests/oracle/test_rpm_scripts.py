@@ -47,6 +47,91 @@ def lua(text):
     return LUA_NOTE + text
 
 
+# Notes what each call returns; a whole number is the same number with a point in one Lua and without in another.
+LUA_CALLS = """
+local function plain(value)
+  if math.type(value) == "float" then value = math.tointeger(value) or value end
+  return tostring(value)
+end
+local function call(name, ...)
+  local results = table.pack(...)
+  for at = 1, results.n do results[at] = plain(results[at]) end
+  note(name, table.concat(results, " "))
+end
+call("arg", #arg, arg[1], arg[2])
+call("cwd", posix.getcwd())
+call("umask", posix.umask())
+call("umask 755", posix.umask(755))
+call("umask =rx", posix.umask("rwxr-x---"))
+call("mkdir", posix.mkdir("/made"))
+call("mkdir", posix.mkdir("/made"))
+call("mkdir", posix.mkdir("/no/thing"))
+call("stat", posix.stat("/made", "mode"), posix.stat("/made", "type"), posix.stat("/made").uid, posix.stat("/no"))
+call("chmod", posix.chmod("/made", 700))
+call("mode", posix.stat("/made", "mode"))
+for _, mode in ipairs { "0755", "4755", "u-w", "g+w", "a=r", "u=rwx,go=", "+x", "rwxr-s---", "u+s", "g-s", "1777" } do
+  call("chmod " .. mode, posix.chmod("/made", mode))
+  call("mode", posix.stat("/made", "mode"))
+end
+call("symlink", posix.symlink("made", "/link"))
+call("symlink", posix.symlink("made", "/link"))
+call("readlink", posix.readlink("/link"))
+call("readlink", posix.readlink("/made"))
+call("type", posix.stat("/link", "type"))
+call("mkfifo", posix.mkfifo("/fifo"))
+call("type", posix.stat("/fifo", "type"))
+call("link", posix.link("/fifo", "/fifo2"))
+call("nlink", posix.stat("/fifo", "nlink"))
+call("unlink", posix.unlink("/fifo"))
+call("unlink", posix.unlink("/fifo"))
+call("rmdir", posix.rmdir("/bin"))
+call("access", posix.access("/bin/sh", "x"))
+call("access", posix.access("/bin/sh"))
+call("access", posix.access("/nothing", "r"))
+call("utime", posix.utime("/made", 10, 20))
+call("times", posix.stat("/made", "mtime"), posix.stat("/made", "atime"))
+call("chown", posix.chown("/made", 5, 6))
+call("chown", posix.chown("/made", "nobody-here", "nobody-here"))
+call("owner", posix.stat("/made", "uid"), posix.stat("/made", "gid"))
+call("chdir", posix.chdir("/made"))
+call("cwd", posix.getcwd())
+call("chdir", posix.chdir("/nothing"))
+call("errno", posix.errno())
+call("names", #posix.dir("/made"), #posix.dir())
+call("dir", posix.dir("/nothing"))
+call("files", posix.files("/nothing"))
+local count = 0
+for name in posix.files("/bin") do count = count + 1 end
+call("files", count)
+call("passwd", posix.getpasswd("someone", "uid"), posix.getpasswd("someone").shell, posix.getpasswd("nobody-here"))
+call("group", posix.getgroup("some").gid, posix.getgroup("some")[1], posix.getgroup("nobody-here"))
+call("id", posix.getprocessid("uid"), posix.getprocessid().gid)
+call("setenv", posix.setenv("A", "b"), posix.getenv("A"), os.getenv("A"))
+call("setenv", posix.setenv("A", "c", false), posix.getenv("A"))
+call("unsetenv", posix.unsetenv("A"))
+call("getenv", posix.getenv("A"))
+call("execute", rpm.execute("/bin/true"))
+call("execute", rpm.execute("/bin/sh", "-c", "exit 7"))
+call("os.execute", os.execute("exit 3"))
+call("popen", io.popen("echo out"):read("*a"))
+local pid = posix.fork()
+if pid == 0 then posix.exec("/bin/sh", "-c", "echo child >>/log") elseif pid > 0 then posix.wait(pid) end
+call("exit", pcall(os.exit, 1))
+call("exec", pcall(posix.exec, "/bin/sh"))
+call("b64", rpm.b64encode("some text"), rpm.b64decode("c29tZQ=="))
+call("vercmp", rpm.vercmp("1.0", "1.0.1"), rpm.vercmp("2:1", "3"), rpm.vercmp("1~a", "1"), rpm.vercmp("1^a", "1"))
+local version = rpm.ver("2:1.5-3")
+call("ver", version.e, version.v, version.r, version, version < rpm.ver("3:1-1"), version == rpm.ver(2, "1.5", "3"))
+call("macro", rpm.isdefined("_prefix"), rpm.expand("%{_prefix}/%{?nothing}x"))
+call("define", rpm.define("some thing"), rpm.expand("%{some}"), macros.some)
+call("bad", pcall(posix.chmod, "/made"))
+call("bad", pcall(posix.mkdir, {}))
+call("types", type(posix.mkdir), type(rpm.execute), type(arg), type(rpm.next_file), type(posix.nothing))
+"""
+# Whose messages are each Lua's own, or the C library's: only whether there is an error is compared.
+ANY_MESSAGE = re.compile(r"^(bad|exit|exec|execute|define) (false|nil)\b.*$", re.MULTILINE)
+
+
 # Package -> its sections, its files, its version.
 PACKAGES = {
     "alpha": (
@@ -110,6 +195,20 @@ PACKAGES = {
         ["/usr/lib64/libdelta", "/usr/share/delta", "/usr/share/same", "%dir /usr/share/dir"],
         "1:4",
     ),
+    "calls": ([("post", "-p <lua>", lua(LUA_CALLS))], ["/usr/share/calls"], "1"),
+    "shell": (
+        [
+            (
+                "pre",
+                "",
+                "(pwd; umask; echo $PATH; read x || echo nothing; ls -l $0 | head -c10; echo; id) >>/log",
+            ),
+            ("post", "-p /bin/cat", "/etc/passwd"),
+            ("triggerin", "-p /bin/noter -- shell", ""),
+        ],
+        ["/usr/share/shell"],
+        "1",
+    ),
     "epsilon": (
         [
             ("pretrans", "", say("epsilon pretrans")),
@@ -143,6 +242,21 @@ def write_spec(version_of):
     return "\n".join([*lines, *install, ""])
 
 
+def build(top, spec):
+    done = subprocess.run(
+        ["rpmbuild", "-bb", *defines(top), spec],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(top)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def defines(top):
+    return ["--define", f"_topdir {top}", "--define", "_buildshell /bin/bash", "--define", f"_tmppath {top}"]
+
+
 @pytest.fixture(scope="module")
 def rpms(tmp_path_factory):
     """Build the packages in two versions with rpmbuild; return name-version -> path."""
@@ -150,18 +264,11 @@ def rpms(tmp_path_factory):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool} (apt install rpm)")
     top = tmp_path_factory.mktemp("rpmbuild")
-    for number, version_of in enumerate((lambda name: PACKAGES[name][2], lambda name: PACKAGES[name][2] + ".5")):
+    versions = (lambda name: PACKAGES[name][2], lambda name: PACKAGES[name][2] + ".5")
+    for number, version_of in enumerate(versions):
         spec = top / f"packages{number}.spec"
         spec.write_text(write_spec(version_of))
-        defines = ["--define", f"_topdir {top}", "--define", "_buildshell /bin/bash", "--define", f"_tmppath {top}"]
-        done = subprocess.run(
-            ["rpmbuild", "-bb", *defines, spec],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={"PATH": os.environ["PATH"], "HOME": str(top)},
-        )
-        assert done.returncode == 0, done.stderr
+        build(top, spec)
     return {path.name.removesuffix("-1.noarch.rpm"): path for path in (top / "RPMS/noarch").iterdir()}
 
 
@@ -256,3 +363,27 @@ def test_what_only_warns_with_rpm_only_warns_here(rpms, tmp_path):
     ]
     assert [re.match(r"(\w+)-.*: %(\w+) ", text)[2] for text in warned] == ["post", "triggerin", "posttrans"]
     assert "%posttrans(delta-4-1.noarch):5: bad" in warned[2]
+
+
+def test_luas_functions_return_what_rpms_do(rpms, tmp_path):
+    needs_lua()
+    theirs, ours = make_root(tmp_path / "theirs"), make_root(tmp_path / "ours")
+    for root in (theirs, ours):
+        for name, text in {"passwd": "someone:x:7:8:a:/home:/bin/x\n", "group": "some:x:9:one,two\n"}.items():
+            with open(os.path.join(root, "etc", name), "w") as file:
+                file.write(text)
+    install_with_rpm(theirs, [rpms["calls-1"]])
+    assert install_here(ours, [rpms["calls-1"]]) == []
+    expected, found = (ANY_MESSAGE.sub(r"\1 \2", read_log(root)) for root in (theirs, ours))
+    assert found == expected
+    assert expected.count("\n") > 80
+
+
+def test_a_shell_scriptlet_sees_what_rpm_shows_it(rpms, tmp_path):
+    theirs, ours = make_root(tmp_path / "theirs"), make_root(tmp_path / "ours")
+    install_with_rpm(theirs, [rpms["shell-1"]])
+    install_here(ours, [rpms["shell-1"]])
+    expected, found = read_log(theirs), read_log(ours)
+    assert expected.splitlines()[:2] == ["/", "0022"]
+    # rpm hands the program of a trigger without a text an empty file, and so ldconfig an argument too many.
+    assert found.replace("argv 0", "argv 3 SCRIPT 1 1").split() == expected.split()

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Value = Any
-"""What Lua and Python hand each other: None, bool, int, float, bytes, or a list or dict that becomes a table."""
+"""What Lua and Python hand each other: None, bool, int, float, bytes, a list or dict that becomes a table, or a tuple
+of several results or none."""
 
 _TYPES = {
     stat.S_IFREG: b"regular",
@@ -62,6 +63,7 @@ def posix_functions(process: Process) -> dict[str, Callable[..., Value]]:
         "getgroup": _getgroup,
         "getlogin": lambda: None,
         "getpasswd": _getpasswd,
+        "getpid": os.getpid,
         "getprocessid": _getprocessid,
         "open_shell": _open_shell,
         "putenv": _putenv,
@@ -73,7 +75,7 @@ def posix_functions(process: Process) -> dict[str, Callable[..., Value]]:
         "ttyname": lambda _number=0: None,
         "umask": _umask,
         "uname": _uname,
-        "unsetenv": lambda name: os.environb.pop(text(name), None) and None,
+        "unsetenv": _unsetenv,
         "utime": _utime,
         "wait": lambda pid=-1: os.waitpid(integer(pid), 0)[0],
     }
@@ -238,6 +240,11 @@ def _setenv(name: Value, value: Value, overwrite: Value = True) -> int:  # noqa:
     if overwrite is None or overwrite or text(name) not in os.environb:
         os.environb[text(name)] = text(value)
     return 0
+
+
+def _unsetenv(name: Value) -> tuple[()]:
+    os.environb.pop(text(name), None)
+    return ()
 
 
 def _database(path: str, fields: int) -> Iterator[list[bytes]]:

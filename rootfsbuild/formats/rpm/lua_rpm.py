@@ -45,7 +45,7 @@ def rpm_functions(macros: dict[str, str], paths: Sequence[bytes] | None) -> dict
         "load": lambda _path: -1,
         "spawn": lambda words, streams=None: _spawn_table(words, streams),
         "splitargs": lambda line: [word.encode("utf-8", "surrogateescape") for word in _split(line)],
-        "undefine": lambda name: macros.pop(_name(name), None) and None,
+        "undefine": lambda name: _undefine(macros, name),
         "unsplitargs": lambda words: shlex.join([os.fsdecode(word) for word in _items(words)]).encode(),
         "vercmp": lambda first, second: compare(_name(first), _name(second)),
         "file_open": files.open,
@@ -125,24 +125,32 @@ def _split(line: Value) -> list[str]:
 
 def _decode(value: Value) -> bytes | None:
     try:
-        return base64.b64decode(text(value))
+        return base64.b64decode(b"".join(text(value).split()), validate=True)
     except ValueError:
         return None
 
 
 def _encode(value: Value, width: Value = None) -> bytes:
+    """Return base64 in lines, each with its end, of a width (64 if it is absent or negative); 0: without lines."""
     encoded = base64.b64encode(text(value))
-    if width is None or integer(width) <= 0:
+    wanted = -1 if width is None else integer(width)
+    step = 64 if wanted < 0 else wanted // 4 * 4
+    if not step:
         return encoded
-    step = integer(width)
     return b"".join(encoded[at : at + step] + b"\n" for at in range(0, len(encoded), step))
 
 
-def _define(macros: dict[str, str], line: Value) -> None:
+def _define(macros: dict[str, str], line: Value) -> tuple[()]:
     name, _, body = _name(line).strip().partition(" ")
     if not name.isidentifier():
         raise LuaArgumentError("error defining macro")
     macros[name] = body.strip()
+    return ()
+
+
+def _undefine(macros: dict[str, str], name: Value) -> tuple[()]:
+    macros.pop(_name(name), None)
+    return ()
 
 
 def _expand(macros: dict[str, str], line: Value) -> bytes:
