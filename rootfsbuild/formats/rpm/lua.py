@@ -157,8 +157,7 @@ def load_lua() -> Lua | None:
     wrong with the script goes to standard error with its line.
     """
     try:
-        # lupa ships no type information. 15 ms, and only RPM distributions need it:
-        from lupa.lua54 import LuaRuntime  # type: ignore[import-untyped] # noqa: PLC0415
+        from lupa.lua54 import LuaRuntime  # noqa: PLC0415 - 15 ms, and only RPM distributions need it
     except ImportError:
         return None
     return lambda script: _run(LuaRuntime, script)
