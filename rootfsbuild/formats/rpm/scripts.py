@@ -101,7 +101,7 @@ def _require_lua(package: str, script: str) -> None:
         raise HostError(
             "lupa",
             f"{script} of {package} is written in Lua, which this Python package runs",
-            hint="pip install lupa",
+            hint="pip install 'rootfsbuild[rpm]'",
         )
 
 
