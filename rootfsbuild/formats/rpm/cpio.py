@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import PackageError
@@ -133,11 +134,9 @@ class _Source:
 
     def check_end(self) -> None:
         """Read what follows the end mark: nothing but zeros may."""
-        rest = self._data[self._at :]
-        while rest:
+        for rest in chain((self._data[self._at :],), self._chunks):
             if rest.count(0) != len(rest):
                 raise PackageError(self._label, "bytes follow the end of the cpio archive")
-            rest = next(self._chunks, b"")
 
     def _more(self) -> None:
         self._data = next(self._chunks, b"")
