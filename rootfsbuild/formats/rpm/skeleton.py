@@ -11,8 +11,9 @@ from rootfsbuild.rootfs.inside import edit_root
 def prepare(root: str, image: Image) -> None:
     """Make an empty directory into a root that packages can be laid into; raises HostError without mknod(2)."""
     with edit_root(root) as inside:
-        for directory in ("/proc", "/sys"):
-            inside.make_directory(directory, 0o555)
+        # Where the sandbox mounts its own: a script may run before any package has brought them.
+        for directory, mode in (("/proc", 0o555), ("/sys", 0o555), ("/run", 0o755), ("/tmp", 0o1777)):
+            inside.make_directory(directory, mode)
         make_devices(inside)
         if image.hostname:
             inside.write("/etc/hostname", f"{image.hostname}\n".encode())
