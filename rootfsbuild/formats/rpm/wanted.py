@@ -61,18 +61,17 @@ def read_request(request: Request, universe: Universe, groups: Groups) -> Wanted
     """Find what a request names. Raises UnsatisfiableError for an item that nothing meets."""
     wishes: list[Wish] = []
     skipped: dict[str, None] = {}
-    if request.variant != "custom":
-        for name in request.preselect:
-            wishes += _wishes(universe, name, name, Why.DISTRIBUTION)
-    for text in request.include:
+    preselect = request.preselect if request.variant != "custom" else ()
+    asked = [*((text, Why.DISTRIBUTION) for text in preselect), *((text, Why.REQUESTED) for text in request.include)]
+    for text, why in asked:
         if not text.startswith("@"):
-            found = list(_wishes(universe, text, text, Why.REQUESTED))
+            found = list(_wishes(universe, text, text, why))
             if not found:
                 raise explain_missing(universe, text)
             wishes += found
             continue
         for name in groups(text[1:]):
-            found = list(_wishes(universe, text, name, Why.REQUESTED))
+            found = list(_wishes(universe, text, name, why))
             wishes += found
             skipped.update(() if found else {name: None})
     return Wanted(tuple(wishes), tuple(skipped))
