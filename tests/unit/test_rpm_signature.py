@@ -224,7 +224,7 @@ def test_key_must_have_been_valid_when_it_signed(key):
     expired = key.certificate.set_expiration(past, key.secret.certifier())
     keyring = Keyring((Certificate(key.fingerprint, "test", expired),), "")
     # Within the same second Sequoia judges by the new expiry, too, and has nothing to say but this.
-    with pytest.raises(UntrustedError, match="before it signed|no valid signatures"):
+    with pytest.raises(UntrustedError, match=r"before it signed|no valid signatures"):
         verify_package(b"x", signature, keyring, time.time(), subject="example")
 
 
