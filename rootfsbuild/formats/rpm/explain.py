@@ -6,6 +6,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from rootfsbuild.errors import UnsatisfiableError
+from rootfsbuild.formats.rpm.links import split_rich
 from rootfsbuild.plan import Why
 
 if TYPE_CHECKING:
@@ -177,7 +178,10 @@ class _Story:
 def _missing(universe: Universe, text: str) -> Iterator[str]:
     """Say of a dependency that nothing meets what there is instead."""
     if text.startswith("("):
-        yield f"nothing meets {text} in {universe.places()}"
+        first, *rest = split_rich(text)
+        for part in (first, *(part for _, part in rest)):
+            if not universe.providing(part):
+                yield from _missing(universe, part)
         return
     name = text.split(" ", maxsplit=1)[0]
     kind = universe.solv.Selection

@@ -19,12 +19,12 @@ class Links:
         self._meeting: dict[str, tuple[int, ...]] = {}
 
     def relations(self, solvable: Any, key: int, marker: int = 0) -> list[str]:
-        """Return one kind of dependency of a package, as rpm writes it; `marker` is lookup_deparray's."""
-        return [
+        """Return one kind of dependency of a package, as rpm writes it, sorted; `marker` is lookup_deparray's."""
+        return sorted(
             text
             for text in map(str, solvable.lookup_deparray(key, marker))
             if not text.startswith("solvable:")  # libsolv's own marks between kinds of entries
-        ]
+        )
 
     def meeting(self, text: str) -> tuple[int, ...]:
         """Return what of the selection meets a dependency, or is what a condition in it asks for."""

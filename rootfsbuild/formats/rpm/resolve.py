@@ -70,17 +70,19 @@ def resolve(request: Request, universe: Universe, groups: Groups = no_groups) ->
     if _paths_matter(universe, solver, problems, recommends=request.recommends) and universe.load_filelists():
         solver, problems = _solve(universe, wanted, recommends=request.recommends)
     if problems:
-        raise explain_conflict(universe, problems, wanted.wishes)
+        error = explain_conflict(universe, problems, wanted.wishes)
+        error.hint = error.hint or _older(universe, wanted, recommends=request.recommends)
+        raise error
     transaction = solver.transaction()
     transaction.order()
     chosen = [step for step in transaction.steps() if step.isinstalled() is False]
     return Resolution(_plan(universe, wanted, solver, chosen), wanted.skipped)
 
 
-def _solve(universe: Universe, wanted: Wanted, *, recommends: bool) -> tuple[Any, list[Any]]:
+def _solve(universe: Universe, wanted: Wanted, *, recommends: bool, best: bool = True) -> tuple[Any, list[Any]]:
     """Return the solver with what it decided, and the problems that are left."""
     solv, pool = universe.solv, universe.pool
-    install = solv.Job.SOLVER_INSTALL | solv.Job.SOLVER_FORCEBEST
+    install = solv.Job.SOLVER_INSTALL | (solv.Job.SOLVER_FORCEBEST if best else 0)
     one_of = solv.Job.SOLVER_SOLVABLE_ONE_OF | solv.Job.SOLVER_SETARCH | solv.Job.SOLVER_SETEVR
     jobs = []
     for wish in wanted.wishes:
@@ -96,6 +98,23 @@ def _solve(universe: Universe, wanted: Wanted, *, recommends: bool) -> tuple[Any
         solver.set_flag(getattr(solv.Solver, flag), 1)
     solver.set_flag(solv.Solver.SOLVER_FLAG_IGNORE_RECOMMENDED, int(not recommends))
     return solver, list(solver.solve(jobs))
+
+
+def _older(universe: Universe, wanted: Wanted, *, recommends: bool) -> str:
+    """Return a hint when older versions of what was asked for could be installed."""
+    solver, problems = _solve(universe, wanted, recommends=recommends, best=False)
+    if problems:
+        return ""
+    chosen = {solvable.id: solvable for solvable in solver.transaction().newsolvables()}
+    granted = [one for wish in wanted.wishes for one in wish.options if one in chosen]
+    newest = {solvable.id for solvable in _newest(universe, wanted)}
+    older = sorted({f"{chosen[one].name}={chosen[one].evr}" for one in granted if one not in newest})
+    return f"an older version can be installed: include {' and '.join(older)}" if older else ""
+
+
+def _newest(universe: Universe, wanted: Wanted) -> Iterator[Any]:
+    for wish in wanted.wishes:
+        yield from universe.pool.best_solvables([universe.pool.id2solvable(one) for one in wish.options])
 
 
 def _paths_matter(universe: Universe, solver: Any, problems: Sequence[Any], *, recommends: bool) -> bool:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Any
 
-from rootfsbuild.errors import PackageError, UntrustedError
+from rootfsbuild.errors import PackageError, StorageError, UntrustedError
 from rootfsbuild.rootfs.decompress import CHUNK, decompress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from io import BufferedReader
 
 _LAYOUT = 1
 _DIGEST = hashlib.sha256
@@ -51,21 +51,21 @@ def load_solv() -> Any:
 def read_primary(repo: Any, primary: Document, folder: str) -> None:
     """Fill an empty libsolv repository; raises UntrustedError for a document that cannot be read."""
 
-    def parse(source: Any) -> Any:
-        return repo if repo.add_rpmmd(source, None, 0) else None
+    def parse(scratch: Any, source: Any) -> Any:
+        return scratch if scratch.add_rpmmd(source, None, 0) else None
 
-    kept = os.path.join(folder, f"{primary.sha256}.{_kind()}.solv")
-    _read(repo, primary, kept, parse, 0)
+    _read(repo, primary, os.path.join(folder, f"{primary.sha256}.{_kind()}.solv"), parse, 0)
 
 
 def read_filelists(repo: Any, primary: Document, filelists: Document, folder: str) -> None:
     """Add all paths to a repository that was filled from `primary`; raises UntrustedError."""
     solv = load_solv()
 
-    def parse(source: Any) -> Any:
-        data = repo.add_repodata(0)
+    def parse(scratch: Any, source: Any) -> Any:
+        read_primary(scratch, primary, folder)
+        data = scratch.add_repodata(0)
         flags = solv.Repo.REPO_EXTEND_SOLVABLES | solv.Repo.REPO_REUSE_REPODATA
-        return data if repo.add_rpmmd(source, "FL", flags) else None
+        return data if scratch.add_rpmmd(source, "FL", flags) else None
 
     kept = os.path.join(folder, f"{filelists.sha256}.{primary.sha256[:16]}.{_kind()}.solv")
     _read(repo, filelists, kept, parse, solv.Repo.REPO_EXTEND_SOLVABLES)
@@ -78,25 +78,38 @@ def _kind() -> str:
     return f"{version('solv')}-{_LAYOUT}"
 
 
-def _read(repo: Any, document: Document, kept: str, parse: Callable[[Any], Any], flags: int) -> None:
-    with contextlib.suppress(OSError), open(kept, "rb") as stream:
-        if _is_whole(stream):
-            with _solv_file("", stream) as source:
-                if repo.add_solv(source, flags):
-                    return
-    with tempfile.TemporaryFile() as plain:
-        for piece in _plain(document):
-            plain.write(piece)
+def _read(repo: Any, document: Document, kept: str, parse: Callable[[Any, Any], Any], flags: int) -> None:
+    with contextlib.suppress(OSError), open(kept, "rb", buffering=0) as stream:
+        if _is_whole(stream) and _add(repo, stream, flags):
+            return
+    with tempfile.TemporaryFile() as plain, tempfile.TemporaryFile(buffering=0) as made:
+        plain.writelines(_plain(document))
         plain.flush()
         plain.seek(0)
-        # The name tells libsolv that nothing is compressed; where it finds no decompressor it hands over a null
-        # pointer, which its own reader then follows.
-        with _solv_file("metadata.xml", plain) as source:
-            filled = parse(source)
+        # What is read from a .solv file is in another order than what was written to it: were it not read back at
+        # once, the first build would not be equal to those after it.
+        _convert(document, plain, made, parse)
+        with contextlib.suppress(OSError):
+            _keep(made, kept)
+        if not _is_whole(made) or not _add(repo, made, flags):
+            raise _refused(document, f"libsolv cannot read its own form of it: {repo.pool.errstr}")
+
+
+def _add(repo: Any, stream: IO[bytes], flags: int) -> bool:
+    with _solv_file("", stream) as source:
+        return bool(repo.add_solv(source, flags))
+
+
+def _convert(document: Document, plain: IO[bytes], made: IO[bytes], parse: Callable[[Any, Any], Any]) -> None:
+    """Turn a plain document into a digest and libsolv's form of it."""
+    pool = load_solv().Pool()
+    # The name tells libsolv that nothing is compressed; where it finds no decompressor it hands over a null pointer,
+    # which its own reader then follows.
+    with _solv_file("metadata.xml", plain) as source:
+        filled = parse(pool.add_repo("scratch"), source)
     if filled is None:
-        raise _refused(document, f"is not repository metadata: {repo.pool.errstr}")
-    with contextlib.suppress(OSError):
-        _keep(filled, kept)
+        raise _refused(document, f"is not repository metadata: {pool.errstr}")
+    _write(filled, made)
 
 
 def _plain(document: Document) -> Iterator[bytes]:
@@ -140,21 +153,31 @@ def _solv_file(name: str, stream: IO[bytes]) -> Iterator[Any]:
         source.close()
 
 
-def _is_whole(stream: BufferedReader) -> bool:
-    """Tell whether a kept file is what was written, and leave it at the beginning of libsolv's part."""
+def _is_whole(stream: IO[bytes]) -> bool:
+    """Tell whether a file is what was written, and leave it at the beginning of libsolv's part."""
+    stream.seek(0)
     expected = stream.read(_DIGEST().digest_size)
-    whole = hashlib.file_digest(stream, _DIGEST).digest() == expected
+    whole = _digest(stream) == expected
     stream.seek(len(expected))
-    os.lseek(stream.fileno(), len(expected), os.SEEK_SET)
     return whole
 
 
-def _keep(filled: Any, kept: str) -> None:
+def _digest(stream: IO[bytes]) -> bytes:
+    digest = _DIGEST()
+    stream.seek(digest.digest_size)
+    for chunk in iter(lambda: stream.read(CHUNK), b""):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _keep(made: IO[bytes], kept: str) -> None:
     folder = os.path.dirname(kept)
     os.makedirs(folder, exist_ok=True)
+    made.seek(0)
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as stream:
         try:
-            _write(filled, stream)
+            shutil.copyfileobj(made, stream)
+            stream.flush()
             os.replace(stream.name, kept)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -162,14 +185,12 @@ def _keep(filled: Any, kept: str) -> None:
             raise
 
 
-def _write(filled: Any, stream: Any) -> None:
-    size = _DIGEST().digest_size
-    stream.write(bytes(size))
-    stream.flush()
-    with _solv_file("", stream) as target:
+def _write(filled: Any, made: IO[bytes]) -> None:
+    """Write a digest and, after it, what libsolv makes of a repository."""
+    made.write(bytes(_DIGEST().digest_size))
+    with _solv_file("", made) as target:
         if not filled.write(target) or not target.flush():
-            raise OSError("libsolv could not write its cache")
-    stream.seek(size)
-    digest = hashlib.file_digest(stream, _DIGEST).digest()
-    stream.seek(0)
-    stream.write(digest)
+            raise StorageError(tempfile.gettempdir(), "libsolv could not write its form of the metadata")
+    digest = _digest(made)
+    made.seek(0)
+    made.write(digest)
