@@ -108,7 +108,7 @@ def module(name, stream, artifacts=(), *, version=1, context="c0ffee", requires=
     return (
         "---\ndocument: modulemd\nversion: 2\ndata:\n"
         f"  name: {name}\n  stream: {stream}\n  version: {version}\n  context: {context}\n  arch: {arch}\n"
-        "  summary: Example\n  license:\n    module: [MIT]\n"
+        "  summary: Example\n  description: Example\n  license:\n    module: [MIT]\n"
         + (f"  dependencies:\n  - requires:\n{needs}" if needs else "")
         + (f"  profiles:\n{offered}" if offered else "")
         + (f"  artifacts:\n    rpms:\n{listed}" if listed else "")

@@ -5,8 +5,9 @@ What dnf does, by libdnf's ModulePackageContainer and the module excludes of its
 - A stream is active if it is enabled, or the default stream of a module of which no other stream is enabled, or if an
   active one requires it. Streams of one module exclude each other. An enabled stream that cannot be is an error; a
   default that cannot be is passed over.
-- A stream may have been built several times, in contexts that differ by what they require: one of them is active, of
-  all its versions.
+- A stream may have been built several times. Builds that require the same, the platform aside, are one, whatever their
+  versions and contexts; the newest of them says what it requires. Of those that differ one is active: the first that
+  can be, in the order of what they require, as text. Where `static_context` is set the context takes the place of that.
 - The packages (artifacts) of all other streams are hidden.
 - Packages that no active stream lists are hidden if they have the name of one that an active stream lists, or provide
   that name. Source packages hide nothing.
@@ -46,6 +47,8 @@ class Module:
     version: int
     context: str
     """Tells apart builds of one version; may be empty."""
+    static_context: bool
+    """Whether the context, and not what it requires, tells which builds are one."""
     architecture: str
     """Empty if the document does not say."""
     requires: Requires
@@ -55,6 +58,13 @@ class Module:
     """Profile -> names of packages."""
     demodularized: tuple[str, ...] = ()
     """Names of packages that have left the module and are no longer hidden elsewhere."""
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What builds that are one have in common."""
+        needs = sorted(f"{name}:[{','.join(sorted(streams))}]" if streams else name for name, streams in self.requires)
+        own = [need for need in needs if need.partition(":")[0] != _PLATFORM]
+        return self.name, self.stream, self.context if self.static_context else ",".join(own)
 
 
 @dataclass(frozen=True)
@@ -160,8 +170,8 @@ def hidden(
         if chosen.setdefault(name, stream) != stream:
             raise UnsatisfiableError(f"the module {text}", (f"{name}:{chosen[name]} is enabled too",))
     active, passed_over = search.run(chosen)
-    builds = {(build.name, build.stream, build.context) for build in active.values()}
-    modules = tuple(one for one in search.fitting if (one.name, one.stream, one.context) in builds)
+    kinds = {build.kind for build in active.values()}
+    modules = tuple(one for one in search.fitting if one.kind in kinds)
     shown = frozenset(found for one in modules for found in _written(one.artifacts))
     every = frozenset(found for one in documents.modules for found in _written(one.artifacts))
     freed = {name for one in active.values() for name in one.demodularized}
@@ -174,9 +184,10 @@ class _Search:
     """A search for streams that can be active together."""
 
     def __init__(self, documents: Documents, architecture: str, platform: str, disabled: frozenset[str]) -> None:
-        self.fitting = [one for one in documents.modules if one.architecture in {"", "noarch", architecture}]
+        self._machine = f"{architecture} and {platform}" if platform else architecture
+        self.fitting = [one for one in documents.modules if _fits(one, architecture, platform)]
         self._defaults = _default_streams(documents.defaults)
-        self._platform, self._disabled = platform, disabled
+        self._disabled = disabled
         self._builds = _newest_builds(self.fitting)
         self._forced: dict[str, str] = {}
         self._steps = 0
@@ -186,7 +197,9 @@ class _Search:
         name, colon, stream = text.partition("/")[0].partition(":")
         if name not in self._builds:
             hint = did_you_mean(name, self._builds)
-            raise UnsatisfiableError(f"the module {text}", (f"no repository has the module {name}",), hint=hint)
+            raise UnsatisfiableError(
+                f"the module {text}", (f"no repository has the module {name} for {self._machine}",), hint=hint
+            )
         streams = self._builds[name]
         if colon and stream in streams:
             return name, stream
@@ -201,29 +214,33 @@ class _Search:
         """Return a build of each active stream by module, and the defaults that could not be."""
         self._forced = dict(chosen)
         goals: Requires = tuple((name, (stream,)) for name, stream in sorted(chosen.items()))
+        defaults: Requires = tuple(
+            (name, (stream,))
+            for name, stream in sorted(self._defaults.items())
+            if name not in chosen and name not in self._disabled and stream in self._builds.get(name, {})
+        )
+        active = self._settle({}, goals + defaults)
+        if active is not None:
+            return active, ()
         active = self._settle({}, goals)
         if active is None:
             raise self._explain(chosen)
-        passed_over: list[str] = []
-        for name, stream in sorted(self._defaults.items()):
-            if name in active or name in self._disabled or stream not in self._builds.get(name, {}):
-                continue
-            more = self._settle(active, ((name, (stream,)),))
-            active = active if more is None else more
-            passed_over += [f"{name}:{stream}"] if more is None else []
-        return active, tuple(passed_over)
+        # Of defaults that exclude each other the first ones stay; libsolv keeps now these, now those.
+        kept: Requires = ()
+        for default in defaults:
+            more = self._settle({}, (*goals, *kept, default))
+            active, kept = (active, kept) if more is None else (more, (*kept, default))
+        return active, tuple(f"{name}:{streams[0]}" for name, streams in defaults if (name, streams) not in kept)
 
     def _settle(self, active: dict[str, Module], goals: Requires) -> dict[str, Module] | None:
         """Return builds that meet the goals together with those that are active already, None if there are none."""
         for at, (name, streams) in enumerate(goals):
             if name == _PLATFORM:
-                met: bool | None = not self._platform or _accepts(streams, self._platform)
-            else:
-                met = _accepts(streams, active[name].stream) if name in active else None
-            if met is False:
-                return None
-            if met is None:
+                continue  # what does not fit is not among the builds
+            if name not in active:
                 return self._choose(active, name, streams, goals[at + 1 :])
+            if not _accepts(streams, active[name].stream):
+                return None
         return active
 
     def _choose(
@@ -233,7 +250,7 @@ class _Search:
         if self._steps > _STEPS:
             raise UnsatisfiableError(f"the modules, {name} among them", ("what they require is too entangled",))
         for build in self._candidates(name, streams):
-            found = self._settle({**active, name: build}, build.requires + goals)
+            found = self._settle({**active, name: build}, goals + build.requires)
             if found is not None:
                 return found
         return None
@@ -254,9 +271,14 @@ class _Search:
             for build in self._builds[name][stream]:
                 needs = ", ".join(f"{module}:[{','.join(streams)}]" for module, streams in build.requires)
                 lines += [f"{name}:{stream} requires {needs}"] if needs else []
-        lines += [f"the platform is {self._platform}"] if self._platform else []
         what = "the modules" if len(chosen) > 1 else "the module"
         return UnsatisfiableError(f"{what} {request}", tuple(lines))
+
+
+def _fits(module: Module, architecture: str, platform: str) -> bool:
+    if module.architecture not in {"", "noarch", architecture}:
+        return False
+    return not platform or all(_accepts(streams, platform) for name, streams in module.requires if name == _PLATFORM)
 
 
 def _accepts(streams: tuple[str, ...], stream: str) -> bool:
@@ -265,15 +287,14 @@ def _accepts(streams: tuple[str, ...], stream: str) -> bool:
 
 
 def _newest_builds(modules: Iterable[Module]) -> dict[str, dict[str, list[Module]]]:
-    """Return by module and stream the newest build of each context, the newest first."""
+    """Return by module and stream the newest build of each kind, in the order in which they are to be tried."""
     newest: dict[tuple[str, str, str], Module] = {}
     for one in modules:
-        place = (one.name, one.stream, one.context)
-        if place not in newest or newest[place].version < one.version:
-            newest[place] = one
+        if one.kind not in newest or newest[one.kind].version < one.version:
+            newest[one.kind] = one
     builds: dict[str, dict[str, list[Module]]] = {}
-    for one in sorted(newest.values(), key=lambda one: (-one.version, one.context)):
-        builds.setdefault(one.name, {}).setdefault(one.stream, []).append(one)
+    for (name, stream, _), one in sorted(newest.items()):
+        builds.setdefault(name, {}).setdefault(stream, []).append(one)
     return builds
 
 
@@ -369,6 +390,7 @@ def _read_module(data: _Table) -> Module:
         stream=stream,
         version=data.number("version"),
         context=data.text("context"),
+        static_context=data.text("static_context").lower() in {"true", "yes", "on"},
         architecture=data.text("arch"),
         requires=tuple(_read_requires(data.tables("dependencies"))),
         artifacts=data.table("artifacts").texts("rpms"),
