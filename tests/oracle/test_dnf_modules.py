@@ -115,7 +115,7 @@ def test_packages_in_sight(tmp_path):
     # meet a requirement, hangs on its inner order in one world of a hundred.
     assert not [one for one in wrong if one[0] < SIMPLE and not one[2]]
     assert len(wrong) <= 4, wrong
-    assert refused > 3
+    assert refused >= 2
     assert compared > 150
 
 
