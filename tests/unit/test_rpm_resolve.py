@@ -124,7 +124,7 @@ def test_dependencies_come_first_and_prerequisites_always(tmp_path):
 
 def test_the_distribution_selects_unless_the_variant_is_custom(universe):
     wanted = Request("x86_64", "standard", ("lib",), preselect=("setup", "@minimal"))
-    reasons = {one.name: one.reason.why for one in resolve(wanted, universe, lambda name: ("tool",)).packages}
+    reasons = {one.name: one.reason.why for one in resolve(wanted, universe, groups=lambda _: ("tool",)).packages}
     assert reasons == {"setup": Why.DISTRIBUTION, "tool": Why.DISTRIBUTION, "lib": Why.REQUESTED}
     assert [one.name for one in resolve(replace(wanted, variant="custom"), universe).packages] == ["lib"]
 
@@ -221,6 +221,22 @@ def test_hidden_packages_are_not_there(tmp_path):
     world = "lib 1-1\n\nlib 2-1\n\nother 1:2-1 noarch"
     universe = make_universe(tmp_path, place(tmp_path, world, hidden=hidden))
     assert choose(universe, "lib") == ["lib-1-1.x86_64"]
+    assert failure(universe, "other").chains == ("other is hidden by module filtering",)
+
+
+def test_what_an_active_module_claims_is_there_from_it_alone(tmp_path):
+    modular = place(
+        tmp_path,
+        "node 1:20-1.module\n\nnode 1:18-1.module\n\nnpm 1:10-1.module",
+        "modular",
+        hidden=frozenset({"node-1:18-1.module.x86_64"}),
+        shown=frozenset({"node-1:20-1.module.x86_64", "npm-1:10-1.module.x86_64"}),
+        claimed=frozenset({"node", "npm"}),
+    )
+    plain = place(tmp_path, "node 1:22-1\n\nother 1-1\nProvides: npm = 11", "plain", claimed=frozenset({"node", "npm"}))
+    universe = make_universe(tmp_path, modular, plain)
+    assert choose(universe, "node") == ["node-1:20-1.module.x86_64"]
+    assert choose(universe, "npm >= 1:1") == ["npm-1:10-1.module.x86_64"]
     assert failure(universe, "other").chains == ("other is hidden by module filtering",)
 
 

@@ -184,10 +184,7 @@ def _missing(universe: Universe, text: str) -> Iterator[str]:
                 yield from _missing(universe, part)
         return
     name = text.split(" ", maxsplit=1)[0]
-    kind = universe.solv.Selection
-    flags = kind.SELECTION_WITH_DISABLED | kind.SELECTION_WITH_BADARCH
-    found = universe.named(name, all_of_them=True)
-    found = found or list(universe.pool.select(name, kind.SELECTION_PROVIDES | flags).solvables())
+    found = universe.named(name, all_of_them=True) or universe.bearing(name)
     if not found:
         yield f"{name} is not in {universe.places()}"
     for solvable in found:

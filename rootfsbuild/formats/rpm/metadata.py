@@ -33,6 +33,10 @@ class Placed:
     """All paths of its packages, or what fetches them when they turn out to be needed."""
     hidden: frozenset[str] = frozenset()
     """`name-[epoch:]version-release.arch` of the packages that module filtering keeps out."""
+    claimed: frozenset[str] = frozenset()
+    """Names of packages of active module streams: what else has or provides such a name is kept out too."""
+    shown: frozenset[str] = frozenset()
+    """`name-[epoch:]version-release.arch` of the packages of these streams, which stay."""
     priority: int = 99
     """As in dnf: the lower number wins."""
     cost: int = 1000
@@ -111,6 +115,12 @@ class Universe:
         if dependency is None:
             return []
         return [solvable for solvable in self.pool.whatprovides(dependency) if not self.obstacle(solvable)]
+
+    def bearing(self, name: str) -> list[Any]:
+        """Return what has or provides a name in whatever version, and even if it may not be chosen."""
+        kind = self.solv.Selection
+        flags = kind.SELECTION_PROVIDES | kind.SELECTION_WITH_DISABLED | kind.SELECTION_WITH_BADARCH
+        return self.named(name, all_of_them=True) + list(self.pool.select(name, flags).solvables())
 
     def dependency(self, text: str) -> Any:
         """Return libsolv's form of a dependency, None if no package could meet it."""
@@ -191,9 +201,11 @@ class Universe:
     def _bar(self) -> dict[int, str]:
         barred: dict[int, str] = {}
         for repo, one in zip(self._repos, self.placed, strict=True):
-            hidden = {nevra.replace("-0:", "-") for nevra in one.hidden}
+            hidden, shown = _without_zero(one.hidden), _without_zero(one.shown)
             if hidden:
                 barred.update((s.id, _HIDDEN) for s in repo.solvables if str(s) in hidden)
+            claimed = chain.from_iterable(self.bearing(name) for name in sorted(one.claimed))
+            barred.update((s.id, _HIDDEN) for s in claimed if s.repo.id == repo.id and str(s) not in shown)
             if one.excludes:
                 barred.update((s.id, _LEFT_OUT) for s in self.matching(one.excludes) if s.repo.id == repo.id)
         return barred
@@ -237,6 +249,11 @@ def load_universe(placed: Sequence[Placed], architecture: str, indexes_folder: s
 def in_primary(path: str) -> bool:
     """Tell whether primary.xml lists a path wherever a package has it (createrepo's rule for it)."""
     return _IN_PRIMARY.fullmatch(path) is not None
+
+
+def _without_zero(nevras: Iterable[str]) -> set[str]:
+    """Return names of packages as libsolv writes them, without an epoch of 0."""
+    return {nevra.replace("-0:", "-") for nevra in nevras}
 
 
 def is_glob(text: str) -> bool:
