@@ -169,6 +169,8 @@ def open_sources(recipe: Recipe, settings: Settings, report: Report) -> Iterator
             settings.relax,
             bundle,
             past=_past(recipe, settings),
+            modules=recipe.modules,
+            module_platform=recipe.module_platform,
         )
 
 

@@ -41,6 +41,10 @@ class Sources:
     """What everything is read from, in place of mirrors; its own signatures are verified like theirs."""
     past: frozenset[str] = frozenset()
     """Freshness rules (`expired`, `old`, `rollback`) that do not apply, as a past moment was asked for."""
+    modules: tuple[str, ...] = ()
+    """Streams that the recipe switches on in place of the archives' defaults; rpm only."""
+    module_platform: str = ""
+    """The release's stream of the module `platform` (`el9`); empty if it has no modules."""
 
 
 def at_hand(sources: Sources, plan: Plan, snapshot: Snapshot) -> tuple[Archive, Sources]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from rootfsbuild.distro import Archive
 from rootfsbuild.errors import FetchError, IntegrityError, UntrustedError
 from rootfsbuild.events import Detail, Report
+from rootfsbuild.formats.rpm import modules
 from rootfsbuild.formats.rpm.comps import Comps, conditions, expand, join, parse_comps
 from rootfsbuild.formats.rpm.data import Fetched, chosen_data, fetch_data
 from rootfsbuild.formats.rpm.metadata import Placed, Universe, load_universe
 from rootfsbuild.formats.rpm.metalink import MAX_LIST, parse_mirrorlist
+from rootfsbuild.formats.rpm.modules import Documents
 from rootfsbuild.formats.rpm.resolve import resolve
 from rootfsbuild.formats.rpm.solvcache import Document
 from rootfsbuild.formats.rpm.trusted import Trusted, fetch_repomd
@@ -23,7 +25,7 @@ from rootfsbuild.repository.trust import Keyring, load_keyring
 
 _PRIORITY = 99  # dnf.conf(5)
 _KEPT = ("signed:", "latest:")
-_AT_ONCE = ("primary", "group")
+_AT_ONCE = ("primary", "group", "modules")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Read:
     snapshot: Snapshot
     placed: Placed
     comps: Comps
+    modules: Documents
 
 
 def refresh(sources: Sources, report: Report) -> Metadata:
@@ -65,8 +68,19 @@ def refresh(sources: Sources, report: Report) -> Metadata:
 
 
 def gather(read: Sequence[Read], sources: Sources) -> Metadata:
-    """Return repositories as one universe."""
-    universe = load_universe([one.placed for one in read], sources.architecture, sources.store.indexes)
+    """Return repositories as one universe, without what modules keep out of sight; raises UnsatisfiableError."""
+    said = modules.join(one.modules for one in read)
+    seen = modules.hidden(said, sources.modules, sources.architecture, platform=sources.module_platform)
+    placed = [
+        replace(
+            one.placed,
+            hidden=seen.hidden_nevras,
+            shown=seen.shown_nevras,
+            claimed=seen.hidden_names_from_other_repos,
+        )
+        for one in read
+    ]
+    universe = load_universe(placed, sources.architecture, sources.store.indexes)
     return Metadata(universe, join(one.comps for one in read), tuple(one.snapshot for one in read))
 
 
@@ -146,15 +160,6 @@ def _read(sources: Sources, archive: Archive, suite: str, trusted: Trusted, expe
     filelists = None
     if "filelists" in chosen_data(trusted, ("filelists",)):
         filelists = partial(_fetch_filelists, fetch)
-    comps = Comps({}, {})
-    if "group" in found:
-        group = found["group"]
-        comps = parse_comps(
-            group.path,
-            f"the groups of {archive.name}",
-            href=group.data.href,
-            architecture=sources.architecture,
-        )
     placed = Placed(
         archive.name,
         suite,
@@ -162,7 +167,25 @@ def _read(sources: Sources, archive: Archive, suite: str, trusted: Trusted, expe
         filelists,
         priority=_PRIORITY if archive.priority is None else archive.priority,
     )
-    return Read(_snapshot(sources, archive, suite, trusted, tuple(found.values())), placed, comps)
+    return Read(
+        _snapshot(sources, archive, suite, trusted, tuple(found.values())),
+        placed,
+        _read_comps(found.get("group"), archive, sources.architecture),
+        _read_modules(found.get("modules"), archive),
+    )
+
+
+def _read_comps(found: Fetched | None, archive: Archive, architecture: str) -> Comps:
+    if found is None:
+        return Comps({}, {})
+    label = f"the groups of {archive.name}"
+    return parse_comps(found.path, label, href=found.data.href, architecture=architecture)
+
+
+def _read_modules(found: Fetched | None, archive: Archive) -> Documents:
+    if found is None:
+        return Documents((), ())
+    return modules.parse_modules(found.path, f"the modules of {archive.name}", href=found.data.href)
 
 
 def _fetch_filelists(fetch: partial[dict[str, Fetched]]) -> Document | None:
