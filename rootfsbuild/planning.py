@@ -230,13 +230,17 @@ def fetching(planned: Planned, sources: Sources) -> FetchPackages:
 def wanted_package(package: Package, sources: Sources, planned: Planned) -> Wanted:
     """Return a package's file as it is to be fetched: what is locked also from where the archive's past is kept."""
     path = quote(package.filename)
-    urls = tuple(f"{mirror.url}/{path}" for mirror in sources.mirrors[package.archive])
-    late = _past_urls(package, path, sources, planned.plan) if planned.lock else ()
+    bases = [mirror.url for mirror in sources.mirrors[package.archive]]
+    archive = next(archive for archive in sources.archives if archive.name == package.archive)
+    if archive.mirrorlist or archive.metalink:
+        # What served the metadata may be known from such a list alone.
+        bases += [one.mirror for one in planned.plan.snapshots if one.archive == archive.name and one.mirror]
+    urls = tuple(f"{base}/{path}" for base in dict.fromkeys(bases))
+    late = _past_urls(archive, package, path, planned.plan) if planned.lock else ()
     return Wanted(urls, package.size, package.sha256, f"{package.name} {package.version}", late)
 
 
-def _past_urls(package: Package, path: str, sources: Sources, plan: Plan) -> tuple[str, ...]:
-    archive = next(archive for archive in sources.archives if archive.name == package.archive)
+def _past_urls(archive: Archive, package: Package, path: str, plan: Plan) -> tuple[str, ...]:
     by_hash = [archive.snapshot_file.format(sha256=package.sha256)] if archive.snapshot_file else []
     dates = {snapshot.date for snapshot in plan.snapshots if snapshot.archive == archive.name}
     dated = [f"{past_url(archive, date)}/{path}" for date in sorted(dates)] if archive.snapshot else []

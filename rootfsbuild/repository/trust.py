@@ -122,14 +122,12 @@ def verify_detached(
         raise UntrustedError(subject, "size", f"or its signature has more than {MAX_DOCUMENT} bytes")
     if not signature.lstrip().startswith(SIGNATURE):
         raise UntrustedError(f"{subject}.gpg", "malformed", f"does not begin with {SIGNATURE.decode()}")
-    import pysequoia  # noqa: PLC0415 - loaded only where something is verified
 
     good: list[ValidSig] = []
     refusals: list[UntrustedError] = []
     for packet in _packets(signature, f"{subject}.gpg"):
-        sig = pysequoia.Sig.from_bytes(bytes(packet))
         try:
-            good += _signatures(data, sig, keyring, subject)[1]
+            good += _signatures(data, _signature(packet, f"{subject}.gpg"), keyring, subject)[1]
         except UntrustedError as error:
             refusals.append(_of_the_clock(error, [packet], now))
     if not good:
@@ -148,8 +146,6 @@ def verify_package(data: bytes, signature: bytes, keyring: Keyring, now: float, 
     UntrustedError: rule `key` where none is by an allowed key that could sign then, `signature` where one is bad,
     `future` and `malformed`.
     """
-    import pysequoia  # noqa: PLC0415 - loaded only where something is verified
-
     signers: set[str] = set()
     strangers: set[str] = set()
     packets = _packets(signature, subject)
@@ -161,7 +157,7 @@ def verify_package(data: bytes, signature: bytes, keyring: Keyring, now: float, 
             strangers.add(issuer or "an unnamed key")
             continue
         try:
-            good = _signatures(data, pysequoia.Sig.from_bytes(bytes(packet)), keyring, subject)[1]
+            good = _signatures(data, _signature(packet, subject), keyring, subject)[1]
         except UntrustedError as error:
             raise _of_the_clock(error, [packet], now) from None
         signers.update(_accepted(good, keyring, now, 1, subject, made=_made(packet)))
@@ -277,6 +273,15 @@ def _packets(data: bytes, subject: str, tags: Sequence[Tag] = ()) -> list[Packet
         return [packet for packet in PacketPile.from_bytes(data) if packet.tag in (tags or (Tag.Signature,))]
     except RuntimeError as error:
         raise UntrustedError(subject, "malformed", f"is no OpenPGP: {_first_line(error)}") from None
+
+
+def _signature(packet: Packet, subject: str) -> Sig:
+    import pysequoia  # noqa: PLC0415 - loaded only where something is verified
+
+    try:
+        return pysequoia.Sig.from_bytes(bytes(packet))
+    except RuntimeError as error:
+        raise UntrustedError(subject, "malformed", f"is no signature: {_first_line(error)}") from None
 
 
 def _made(packet: Packet) -> float:

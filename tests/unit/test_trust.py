@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -204,6 +205,15 @@ def test_every_signature_of_a_detached_file_is_read(tmp_path, key, other):
 def test_detached_signature_of_other_bytes_is_refused(tmp_path, key):
     error = refusal(verify_detached, TEXT + b"x", key.detach(TEXT), keyring(tmp_path, key), time.time())
     assert error.rule == "signature"
+
+
+def test_a_detached_signature_with_any_letter_changed_is_refused_as_untrusted(tmp_path, key):
+    good, ring = key.detach(TEXT), keyring(tmp_path, key)
+    begin, end = good.index(b"\n\n") + 2, good.index(b"\n=")
+    for at in range(begin, end):
+        changed = good[:at] + (b"A" if good[at : at + 1] != b"A" else b"B") + good[at + 1 :]
+        with contextlib.suppress(UntrustedError):
+            assert verify_detached(TEXT, changed, ring, time.time()).signers == (key.fingerprint,)
 
 
 @pytest.mark.parametrize("signature", [b"", b"-----BEGIN PGP SIGNATURE-----\n", b"\x89\x01", b"<html>"])
