@@ -94,9 +94,10 @@ def test_alternates_with_weak_hashes_only_do_not_count():
         (metalink(BODY, BASES, hashes=[]), "prove nothing"),
         (metalink(BODY, BASES).replace(b'type="sha256">', b'type="sha256">0'), "digits"),
         (metalink(BODY, BASES).replace(b"<size>9", b"<size>9a"), "size"),
-        (metalink(BODY, BASES).replace(b'type="sha512"', b'type="sha256"').replace(b"", b""), "digits"),
+        (metalink(BODY, BASES).replace(b'type="sha512"', b'type="sha256"'), "digits"),
         (b"<!DOCTYPE metalink []>" + metalink(BODY, BASES).partition(b"\n")[2], "document type"),
     ],
+    ids=range(10),  # the documents tell the time
 )
 def test_malformed_metalinks_are_refused(body, said):
     assert said in str(refusal(parse_metalink, body))
