@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 
 import pytest
 from making.headers import make_main, make_recorded, numbers, text
@@ -152,7 +153,7 @@ def test_only_files_are_read(root):
 
 def test_size_is_bounded(root, monkeypatch):
     write(root, make_main("a"))
-    monkeypatch.setattr("rootfsbuild.formats.rpm.installed._LIMIT", 1000)
+    monkeypatch.setattr(sys.modules[installed.__module__], "_LIMIT", 1000)
     with pytest.raises(PackageError, match="larger than 1000 bytes"):
         installed(str(root))
 
