@@ -21,6 +21,7 @@ from rootfsbuild.formats.rpm.member import (
     Member,
     Skip,
     choose_skipped,
+    label_packages,
     load_keyrings,
     read_member,
 )
@@ -57,8 +58,9 @@ def install_base(ground: Ground, blobs: Iterable[Blob]) -> Mapping[str, Laid]:
     StorageError.
     """
     keyrings, skip = load_keyrings(ground), choose_skipped(ground)
-    read = {package.name: read_member(ground, package, path, keyrings, skip) for package, path in blobs}
-    installation = _Installation(ground, [read[package.name] for package in ground.plan.packages], skip)
+    labels = label_packages(ground.plan.packages)
+    read = {package: read_member(ground, labels[package], package, path, keyrings, skip) for package, path in blobs}
+    installation = _Installation(ground, [read[package] for package in ground.plan.packages], skip)
     installation.run()
     return installation.laid
 
@@ -77,8 +79,8 @@ class _Installation:
         self.members = members
         self.skip = skip
         self.laid: dict[str, Laid] = {}
-        self._files = {member.package.name: {file.path: file for file in member.files} for member in members}
-        self._numbers = {member.package.name: number for number, member in enumerate(members)}
+        self._files = {member.label: {file.path: file for file in member.files} for member in members}
+        self._numbers = {member.label: number for number, member in enumerate(members)}
         self._pending: list[Member] = []
         self._wrong: set[tuple[str, bytes]] = set()
         self._left = len(members)
@@ -151,17 +153,17 @@ class _Installation:
                 if version and name.startswith((b"user(", b"group(", b"groupmember("))
             ]
             if provides:
-                create_accounts(self.inside, provides, member.package.name, self.ground.plan.epoch)
+                create_accounts(self.inside, provides, member.label, self.ground.plan.epoch)
 
     def _extract(self, members: Sequence[Member], accounts: Accounts) -> None:
         for member in members:
             for kind, name in sorted(_unknown(member, accounts)):
-                text = f"{member.package.name}: there is no {kind} {name.decode(errors='replace')}; using root"
+                text = f"{member.label}: there is no {kind} {name.decode(errors='replace')}; using root"
                 self.ground.report(Warned(text))
         self._left -= len(members)
         new = extract_packages(
             self.ground.root,
-            [Job(member.path, member.package.name, _limit(member.package)) for member in members],
+            [Job(member.path, member.label, _limit(member.package)) for member in members],
             partial(_open, accounts, self.skip),
             order=tuple(self._numbers),
             rules=Rules(devices=True),
@@ -210,7 +212,7 @@ class _Installation:
     def _state(self, member: Member, file: File) -> int:
         if file.index in member.skipped:
             return SKIPPED
-        return WRONG_COLOUR if (member.package.name, file.path) in self._wrong else NORMAL
+        return WRONG_COLOUR if (member.label, file.path) in self._wrong else NORMAL
 
     def _import(self, records: Iterable[Recorded], kind: str) -> None:
         """Let the root's own rpm write a database whose format only it knows."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rootfsbuild.formats.format import Ground
@@ -25,6 +26,8 @@ NORMAL, SKIPPED, WRONG_COLOUR = 0, 2, 4
 class Member:
     """One package of a transaction."""
 
+    label: str
+    """What it is called among the others: its name, with more where several have that."""
     package: Package
     path: str
     """Its verified file on this machine."""
@@ -41,9 +44,22 @@ def load_keyrings(ground: Ground) -> dict[str, Keyring]:
     }
 
 
-def read_member(ground: Ground, package: Package, path: str, keyrings: Mapping[str, Keyring], skip: Skip) -> Member:
+def label_packages(packages: Sequence[Package]) -> dict[Package, str]:
+    """Return what to call each package: of one name there may be one of each architecture, and several kernels."""
+    count = Counter(package.name for package in packages)
+    return {
+        package: package.name
+        if count[package.name] == 1
+        else f"{package.name}-{package.version}.{package.architecture}"
+        for package in packages
+    }
+
+
+def read_member(
+    ground: Ground, label: str, package: Package, path: str, keyrings: Mapping[str, Keyring], skip: Skip
+) -> Member:
     """Verify a package's signature, digests and identity; raises UntrustedError or PackageError."""
-    rpm = open_rpm(path, package.name)
+    rpm = open_rpm(path, label)
     try:
         check(
             rpm.fd,
@@ -57,7 +73,7 @@ def read_member(ground: Ground, package: Package, path: str, keyrings: Mapping[s
     finally:
         os.close(rpm.fd)
     skipped = frozenset(file.index for file in rpm.files if not file.ghost and skip(file))
-    return Member(package, path, rpm.head, rpm.files, skipped)
+    return Member(label, package, path, rpm.head, rpm.files, skipped)
 
 
 def choose_skipped(ground: Ground) -> Skip:
