@@ -6,6 +6,7 @@ Formats: ustar and pax (POSIX.1-2017, pax(1p)), and GNU tar's long names and bas
 from __future__ import annotations
 
 import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from rootfsbuild.errors import PackageError
@@ -132,11 +133,10 @@ class _Source:
 
     def check_end(self) -> None:
         """Read what follows the first block of zeros: nothing but zeros may."""
-        rest = self._data[self._at :]
-        while rest:
+        # Also where the block was the last of its chunk: a decompressor finds out at its end what is cut off.
+        for rest in chain((self._data[self._at :],), self._chunks):
             if rest.count(0) != len(rest):
                 raise PackageError(self._label, "bytes follow the end of the tar archive")
-            rest = next(self._chunks, b"")
 
     def _more(self) -> None:
         self._data = next(self._chunks, b"")

@@ -343,6 +343,13 @@ def test_an_archive_that_ends_in_a_content():
     _tar_refused(header("./a", size=5000) + bytes(600), "truncated")
 
 
+def test_bytes_behind_the_end_wherever_the_archive_is_cut_into_chunks():
+    archive = member("./a", b"x") + bytes(1024)
+    for at in range(0, len(archive) + 1, 512):
+        with pytest.raises(PackageError, match="follow the end"):
+            list(read_tar(iter([part for part in (archive[:at], archive[at:], b"evil") if part]), "it"))
+
+
 def test_a_second_archive_behind_the_end():
     _tar_refused(make_tar([("./a", b"")]) + make_tar([("./etc/evil", b"")]), "follow the end")
 
