@@ -36,7 +36,7 @@ def outside(tmp_path):
 
 
 def _wins(name):
-    return lambda *, loser, winner: loser != winner == name
+    return lambda *, loser, winner, **_: loser != winner == name
 
 
 def _refused(tmp_path, packages, match=None, **options):
@@ -178,7 +178,11 @@ def test_two_packages_that_meet_through_aliases_do_not_share_a_temporary_name(tm
     }
     order = {"a": 0, "b": 1, "c": 2}
     unpack(
-        tmp_path, packages, merged=True, workers=3, may_replace=lambda *, loser, winner: order[winner] > order[loser]
+        tmp_path,
+        packages,
+        merged=True,
+        workers=3,
+        may_replace=lambda *, loser, winner, **_: order[winner] > order[loser],
     )
     found = sorted((entry.name, entry.read_bytes()) for entry in (tmp_path / "root/usr/bin").iterdir())
     assert found == [("x", b"c"), ("y", b"c")]
@@ -323,7 +327,7 @@ def test_no_sequence_of_entries_changes_anything_outside(tmp_path_factory, packa
         for number, members in enumerate(packages)
     }
     with contextlib.suppress(PackageError, FileConflictError):
-        unpack(folder, blobs, may_replace=lambda *, loser, winner: winner > loser)
+        unpack(folder, blobs, may_replace=lambda *, loser, winner, **_: winner > loser)
     assert dump_tree(str(folder / "outside"), times=True) == before
     assert os.stat(folder / "outside/victim").st_nlink == 1
     assert set(os.listdir(folder)) == {"root", "outside", *(f"{name}.deb" for name in blobs)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
@@ -16,7 +17,9 @@ from rootfsbuild.rootfs.entries import Kind
 def files_of(tmp_path):
     def read(files, **more):
         make_rpm(tmp_path / "x.rpm", files, payload=b"", compressor="none", **more)
-        return open_rpm(str(tmp_path / "x.rpm"), "example").files
+        rpm = open_rpm(str(tmp_path / "x.rpm"), "example")
+        os.close(rpm.fd)
+        return rpm.files
 
     return read
 

@@ -54,7 +54,12 @@ def open_deb(path_or_fd: str | int, label: str) -> Deb:
     otherwise.
     """
     if isinstance(path_or_fd, str):
-        return open_deb(os.open(path_or_fd, os.O_RDONLY | os.O_CLOEXEC), label)
+        fd = os.open(path_or_fd, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return open_deb(fd, label)
+        except BaseException:
+            os.close(fd)
+            raise
     members = read_members(path_or_fd, label)
     control, data = _choose(members, label)
     _check_version(path_or_fd, members[0], label)

@@ -93,7 +93,12 @@ def open_rpm(
     A path given is opened and stays open as long as the result's `fd` is. Raises PackageError.
     """
     if isinstance(path_or_fd, str):
-        return open_rpm(os.open(path_or_fd, os.O_RDONLY | os.O_CLOEXEC), label, owners=owners, skip=skip)
+        fd = os.open(path_or_fd, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return open_rpm(fd, label, owners=owners, skip=skip)
+        except BaseException:
+            os.close(fd)
+            raise
     head = read_head(path_or_fd, label)
     form = head.header.text(tags.PAYLOADFORMAT, "cpio")
     if form != "cpio":
