@@ -163,16 +163,8 @@ class _Upgrade:
                 yield pool.Job(job.SOLVER_INSTALL | job.SOLVER_SOLVABLE_PROVIDES, dependency)
             else:
                 yield self._install(*self._options(wish))
-        for wish in self.memories:
-            options = [*wish.options, *(one.id for one in self.both.named(self._named(wish.options[0])))]
-            yield self._install(options, job.SOLVER_WEAK)
-        for name in sorted(self.names):
-            if name in self.renewed:
-                best = pool.best_solvables(self._listed(name))
-                yield self._install([one.id for one in best], job.SOLVER_WEAK)
-            elif not any(self._narrows(wish, name) for wish in self.wanted.wishes):
-                how = job.SOLVER_UPDATE | job.SOLVER_FORCEBEST | job.SOLVER_SOLVABLE_NAME
-                yield pool.Job(how, pool.str2id(name))
+        yield from self._memory_jobs()
+        yield from self._named_jobs()
         for one in self.both.locked:
             if self.both.obstacle(pool.id2solvable(one)):
                 yield pool.Job(job.SOLVER_ERASE | job.SOLVER_SOLVABLE, one)
@@ -181,6 +173,21 @@ class _Upgrade:
         several = job.SOLVER_MULTIVERSION | job.SOLVER_SOLVABLE_PROVIDES
         for capability in INSTALL_ONLY:
             yield pool.Job(several, pool.str2id(capability))
+
+    def _memory_jobs(self) -> Iterator[Any]:
+        for wish in self.memories:
+            options = [*wish.options, *(one.id for one in self.both.named(self._named(wish.options[0])))]
+            yield self._install(options, self.both.solv.Job.SOLVER_WEAK)
+
+    def _named_jobs(self) -> Iterator[Any]:
+        pool, job = self.both.pool, self.both.solv.Job
+        for name in sorted(self.names):
+            if name in self.renewed:
+                best = pool.best_solvables(self._listed(name))
+                yield self._install([one.id for one in best], job.SOLVER_WEAK)
+            elif not any(self._narrows(wish, name) for wish in self.wanted.wishes):
+                how = job.SOLVER_UPDATE | job.SOLVER_FORCEBEST | job.SOLVER_SOLVABLE_NAME
+                yield pool.Job(how, pool.str2id(name))
 
     def _install(self, options: Iterable[int], more: int = 0) -> Any:
         job = self.both.solv.Job
