@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from rootfsbuild.errors import UsageError
 from rootfsbuild.formats.format import Format
 from rootfsbuild.formats.rpm.cleanup import clean
 from rootfsbuild.formats.rpm.explain import why
@@ -12,27 +9,19 @@ from rootfsbuild.formats.rpm.install import install_base, install_more, split_wa
 from rootfsbuild.formats.rpm.installed import installed
 from rootfsbuild.formats.rpm.prove import prove, proves
 from rootfsbuild.formats.rpm.refresh import Metadata, refresh, resolve_metadata
+from rootfsbuild.formats.rpm.repository import lay_repository
 from rootfsbuild.formats.rpm.scripts import BUILTINS, script_environment
 from rootfsbuild.formats.rpm.skeleton import prepare
 from rootfsbuild.formats.rpm.sourcelist import localise_sources, source_list
+from rootfsbuild.formats.rpm.upgrade import upgrade
 from rootfsbuild.formats.rpm.version import compare
-
-
-def _refuse_upgrade(*_: object, **__: object) -> NoReturn:
-    raise UsageError(
-        "lock --upgrade NAME is not known for RPM packages", hint="lock without it resolves everything anew"
-    )
-
-
-def _refuse_repository(*_: object) -> NoReturn:
-    raise UsageError("--as-repository is not known for RPM packages", hint="build from the bundle with --bundle")
 
 
 RPM: Format[Metadata] = Format(
     name="rpm",
     refresh=refresh,
     resolve=resolve_metadata,
-    upgrade=_refuse_upgrade,
+    upgrade=upgrade,
     proves=proves,
     prove=prove,
     why=why,
@@ -46,7 +35,7 @@ RPM: Format[Metadata] = Format(
     policy={},
     install_base=install_base,
     install_more=install_more,
-    lay_repository=_refuse_repository,
+    lay_repository=lay_repository,
     installed=installed,
     order=compare,
     clean=clean,
