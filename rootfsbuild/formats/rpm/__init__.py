@@ -16,7 +16,6 @@ from rootfsbuild.formats.rpm.sourcelist import localise_sources, source_list
 from rootfsbuild.formats.rpm.upgrade import upgrade
 from rootfsbuild.formats.rpm.version import compare
 
-
 RPM: Format[Metadata] = Format(
     name="rpm",
     refresh=refresh,
