@@ -633,7 +633,7 @@ def build(folder, spec, target, tree, payload):
 
 
 def sign_rpm(path, key):
-    """Sign a package's header, as rpmsign would."""
+    """Sign a package's header as rpmsign would; without a key take its signature off."""
     blob = path.read_bytes()
     old, length = parse_header(blob[96:], path.name, SIGNATURE, region=tags.HEADERSIGNATURES)
     start = 96 + length + -length % 8
@@ -641,7 +641,9 @@ def sign_rpm(path, key):
     header, packed = blob[start : start + length], blob[start + length :]
     entries = {item.tag: (item.type, values(old, item)) for item in old.items if item.tag != tags.HEADERSIGNATURES}
     entries.pop(tags.SIG_RESERVEDSPACE, None)
-    entries[tags.DSAHEADER] = (Type.BIN, sign(key, header))
+    entries.pop(tags.DSAHEADER, None)
+    if key is not None:
+        entries[tags.DSAHEADER] = (Type.BIN, sign(key, header))
     path.write_bytes(assemble(header, packed, entries, lead=blob[:96]))
 
 
