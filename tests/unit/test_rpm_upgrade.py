@@ -436,11 +436,17 @@ def test_an_upgrade_is_installable_and_every_change_of_it_is_needed(chance):
             assert package.version in {newest.get(package.name), package.name in old and old[package.name].version}
         assert all(set(one.depends) <= {other.name for other in packages} for one in packages)
         moved = [p for p in packages if p.name in old and p.name not in names and p.version != old[p.name].version]
+        moved = [package for package in moved if not stands_for(package, then)]
         for package in moved:
             swapped = [old[one.name] if one is package else one for one in packages]
             kept = needed(then.include, swapped, *(["Recommends"] * then.recommends))
             assert problems(swapped) or old[package.name] not in kept, f"{package.name} need not have changed"
         event(f"{min(3, len(moved))} moved along")
+
+
+def stands_for(package, request):
+    """What obsoletes something that is asked for can be there in its place, and has to be the best of that."""
+    return not replaced([package]).isdisjoint(request.include)
 
 
 def replaced(packages):
@@ -460,7 +466,10 @@ def test_what_was_upgraded_is_upgraded(chance):
         known = {one.name for one in once}
         if names <= known and names < known:
             again = upgrade(request, once, names, metadata_of(universe), same_recipe=True)
-            assert versions(again) == versions(once)
+            # What a named package recommends gets another chance with each call, as nothing stands in its place now.
+            more = versions(again).keys() - versions(once).keys()
+            assert not more or request.recommends
+            assert versions(once).items() <= versions(again).items()
 
 
 @QUICKLY
@@ -477,7 +486,8 @@ def test_no_other_selection_with_the_same_packages_moves_less(chance):
         except UnsatisfiableError:
             return
         old = {one.name: one for one in locked}
-        moved = {p.name for p in packages if p.name in old and p.name not in names and p.version != old[p.name].version}
+        moved = [p for p in packages if p.name in old and p.name not in names and p.version != old[p.name].version]
+        moved = {package.name for package in moved if not stands_for(package, request)}
         event(f"{len(moved)} moved along")
         for back in itertools.chain.from_iterable(
             itertools.combinations(sorted(moved), n + 1) for n in range(len(moved))

@@ -15,7 +15,7 @@ from rootfsbuild.formats.rpm.explain import explain_conflict, nearest
 from rootfsbuild.formats.rpm.links import Links
 from rootfsbuild.formats.rpm.locked import Both, relations
 from rootfsbuild.formats.rpm.resolve import INSTALL_ONLY, _package, _paths_matter, _reasons, resolve
-from rootfsbuild.formats.rpm.wanted import Wanted, Wish, read_request
+from rootfsbuild.formats.rpm.wanted import Wanted, Wish, _replaces, read_request
 from rootfsbuild.plan import Package, Reason, Request, Why
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _Selection:
 
 
 class _Upgrade:
-    """One upgrade; what it holds does not change."""
+    """One upgrade."""
 
     def __init__(
         self,
@@ -110,6 +110,7 @@ class _Upgrade:
     ) -> None:
         self.request = request
         self.names = names
+        self.idle: frozenset[str] = frozenset()
         self.metadata = metadata
         self.same_recipe = same_recipe
         self.locked = locked
@@ -128,13 +129,14 @@ class _Upgrade:
             error = explain_conflict(self.both, problems, self.wanted.wishes)
             error.request = error.request or ", ".join(sorted(self.names))
             raise error
-        return self._plan(self._improve(self._selection(solver)))
+        return self._plan(self._improve(self._without_idle(self._selection(solver))))
 
     # The question.
 
     def _read(self) -> tuple[Wanted, tuple[Wish, ...]]:
         """Return what is asked for, and what the lock alone remembers to have been asked for."""
         wanted = read_request(self.request, self.both, self.metadata.packages_of)
+        wanted = replace(wanted, wishes=tuple(map(self._as_listed, wanted.wishes)))
         if not self.same_recipe:
             return wanted, ()
         wishes = tuple(wish for wish in wanted.wishes if not wish.text.startswith("@") or self._was_met(wish))
@@ -145,6 +147,19 @@ class _Upgrade:
             if package.reason.why is not Why.DEPENDENCY and one not in covered
         )
         return replace(wanted, wishes=wishes), memories
+
+    def _as_listed(self, wish: Wish) -> Wish:
+        """Leave out what replaces only the locked version of what is asked for, and not a listed one."""
+        pool, key = self.both.pool, self.both.solv.SOLVABLE_OBSOLETES
+        listed = [one for one in wish.options if one not in self.both.locked and self._named(one) == wish.text]
+        if not listed:
+            return wish
+        same = [one for one in wish.options if self._named(one) == wish.text]
+        others = (one for one in wish.options if self._named(one) != wish.text)
+        able = [
+            one for one in others if any(_replaces(pool.id2solvable(one), pool.id2solvable(old), key) for old in listed)
+        ]
+        return replace(wish, options=(*same, *able))
 
     def _was_met(self, wish: Wish) -> bool:
         return bool(wish.condition) or any(
@@ -165,8 +180,8 @@ class _Upgrade:
                 yield self._install(*self._options(wish))
         yield from self._memory_jobs()
         yield from self._named_jobs()
-        for one in self.both.locked:
-            if self.both.obstacle(pool.id2solvable(one)):
+        for one, package in self.both.locked.items():
+            if package.name in self.idle or self.both.obstacle(pool.id2solvable(one)):
                 yield pool.Job(job.SOLVER_ERASE | job.SOLVER_SOLVABLE, one)
         for one in keep:
             yield pool.Job(job.SOLVER_INSTALL | job.SOLVER_SOLVABLE, one)
@@ -181,7 +196,7 @@ class _Upgrade:
 
     def _named_jobs(self) -> Iterator[Any]:
         pool, job = self.both.pool, self.both.solv.Job
-        for name in sorted(self.names):
+        for name in sorted(self.names - self.idle):
             if name in self.renewed:
                 best = pool.best_solvables(self._listed(name))
                 yield self._install([one.id for one in best], job.SOLVER_WEAK)
@@ -263,16 +278,32 @@ class _Upgrade:
 
     # The least of them.
 
+    def _without_idle(self, first: _Selection) -> _Selection:
+        """Let nothing move for the sake of what is named and goes in the end."""
+        self.idle = self.names - {first.chosen[one].name for one in first.needed}
+        if not self.idle:
+            return first
+        solver, problems = self._solve(())
+        second = first if problems else self._selection(solver)
+        if self._cost(second) <= self._cost(first):
+            return second
+        self.idle = frozenset()
+        return first
+
     def _improve(self, best: _Selection) -> _Selection:
         """Offer what has changed without being named its old place, and take what that makes better."""
         keep: tuple[int, ...] = ()
         for one in [one for one in sorted(self.both.locked) if one not in best.needed][:_TRIES]:
-            if one in best.needed or self.both.locked[one].name in self.names:
-                continue
-            solver, problems = self._solve((*keep, one))
-            found = None if problems else self._selection(solver)
-            if found is not None and self._cost(found) < self._cost(best):
-                best, keep = found, (*keep, one)
+            name = self.both.locked[one].name
+            others = [other for other in best.needed if self._named(other) != name]
+            # First whatever else that leads to; then with all others as they are.
+            for attempt in ((*keep, one), (*others, one)):
+                if one in best.needed or name in self.names:
+                    break
+                solver, problems = self._solve(attempt)
+                found = None if problems else self._selection(solver)
+                if found is not None and self._cost(found) < self._cost(best):
+                    best, keep = found, (*keep, one)
         return best
 
     def _cost(self, selection: _Selection) -> tuple[int, int, int]:
