@@ -19,7 +19,6 @@ from rootfsbuild.formats.rpm.member import (
     SKIPPED,
     WRONG_COLOUR,
     Member,
-    Skip,
     choose_skipped,
     label_packages,
     load_keyrings,
@@ -60,7 +59,7 @@ def install_base(ground: Ground, blobs: Iterable[Blob]) -> Mapping[str, Laid]:
     keyrings, skip = load_keyrings(ground), choose_skipped(ground)
     labels = label_packages(ground.plan.packages)
     read = {package: read_member(ground, labels[package], package, path, keyrings, skip) for package, path in blobs}
-    installation = _Installation(ground, [read[package] for package in ground.plan.packages], skip)
+    installation = _Installation(ground, [read[package] for package in ground.plan.packages])
     installation.run()
     return installation.laid
 
@@ -74,10 +73,9 @@ def install_more(ground: Ground, blobs: Iterable[Blob], earlier: Mapping[str, La
 class _Installation:
     """One transaction while it goes on."""
 
-    def __init__(self, ground: Ground, members: Sequence[Member], skip: Skip) -> None:
+    def __init__(self, ground: Ground, members: Sequence[Member]) -> None:
         self.ground = ground
         self.members = members
-        self.skip = skip
         self.laid: dict[str, Laid] = {}
         self._files = {member.label: {file.path: file for file in member.files} for member in members}
         self._numbers = {member.label: number for number, member in enumerate(members)}
@@ -164,7 +162,7 @@ class _Installation:
         new = extract_packages(
             self.ground.root,
             [Job(member.path, member.label, _limit(member.package)) for member in members],
-            partial(_open, accounts, self.skip),
+            partial(_open, accounts, {member.label: member.skipped for member in members}),
             order=tuple(self._numbers),
             rules=Rules(devices=True),
             may_replace=self._may_replace,
@@ -228,8 +226,8 @@ class _Installation:
             raise ScriptError("rpm", " ".join(argv), done.status, done.lines[-20:])
 
 
-def _open(accounts: Accounts, skip: Skip, fd: int, label: str) -> Rpm:
-    return open_rpm(fd, label, owners=partial(_number, accounts), skip=skip)
+def _open(accounts: Accounts, skipped: Mapping[str, frozenset[int]], fd: int, label: str) -> Rpm:
+    return open_rpm(fd, label, owners=partial(_number, accounts), skip=lambda file: file.index in skipped[label])
 
 
 def _number(accounts: Accounts, user: bytes, group: bytes) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,20 +73,31 @@ def read_member(
         check_identity(rpm.header, rpm.files, package)
     finally:
         os.close(rpm.fd)
-    skipped = frozenset(file.index for file in rpm.files if not file.ghost and skip(file))
-    return Member(label, package, path, rpm.head, rpm.files, skipped)
+    return Member(label, package, path, rpm.head, rpm.files, _skipped(rpm.files, skip))
+
+
+def _skipped(files: Sequence[File], skip: Skip) -> frozenset[int]:
+    """Return the numbers of the files that are left out, and of the directories that are empty for that (rpm's rule).
+
+    A directory in a directory keeps that one, whether it is left out itself or not.
+    """
+    skipped = {file.index for file in files if skip(file)}
+    emptied = {os.path.dirname(file.path) for file in files if file.index in skipped}
+    emptied -= {os.path.dirname(file.path) for file in files if file.index not in skipped}
+    return frozenset(skipped | {file.index for file in files if stat.S_ISDIR(file.mode) and file.path in emptied})
 
 
 def choose_skipped(ground: Ground) -> Skip:
     """Return what tells of a file whether the recipe leaves it out."""
     excluded = make_excluder(ground.image.path_exclude, ground.image.path_keep)
-    languages = {language.encode() for language in ground.image.languages}
+    languages = [language.encode() for language in ground.image.languages]
 
     def skip(file: File) -> bool:
         if file.flags & Flag.DOC and not ground.image.docs:
             return True
-        # rpm matches a language, or its first part (`de` for `de_CH`), with those of the file.
-        if languages and file.langs and languages.isdisjoint(file.langs.split(b"|")):
+        # As in rpm, for somebody who asks for de_CH what is in German as such (de) is installed.
+        parts = tuple(file.langs.split(b"|")) if file.langs else ()
+        if languages and parts and not any(language.startswith(parts) for language in languages):
             return True
         return excluded is not None and excluded(file.path)
 
