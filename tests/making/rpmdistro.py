@@ -349,6 +349,15 @@ ln -sf file /usr/share/kinds/made
 %ghost /usr/share/kinds/made
 %ghost %dir /var/cache/kinds
 %doc /usr/share/doc/kinds
+%ghost %doc /usr/share/kinds-doc/ghost
+%dir /usr/share/kinds-doc
+%doc /usr/share/kinds-doc/text
+%dir /usr/share/kinds-lang
+%lang(fr) %dir /usr/share/kinds-lang/fr
+%lang(fr) /usr/share/kinds-lang/fr/words
+%dir /usr/share/kinds-both
+%lang(fr) /usr/share/kinds-both/fr
+%ghost /usr/share/kinds-both/ghost
 %lang(de) /usr/share/locale/de/LC_MESSAGES/kinds.mo
 %lang(fr) /usr/share/locale/fr/LC_MESSAGES/kinds.mo
 "/usr/share/kinds/a name with blanks and ünïcödé"
@@ -411,6 +420,11 @@ EXTRA_FILES = {
     "usr/bin/kinds-ping": "#!/bin/sh\necho ping\n",
     "etc/kinds.conf": "kinds = all\n",
     "usr/share/doc/kinds/README": "read\n",
+    "usr/share/kinds-doc/text": "read\n",
+    "usr/share/kinds-doc/ghost": "",
+    "usr/share/kinds-lang/fr/words": "mots\n",
+    "usr/share/kinds-both/fr": "mots\n",
+    "usr/share/kinds-both/ghost": "",
     "usr/share/locale/de/LC_MESSAGES/kinds.mo": "de\n",
     "usr/share/locale/fr/LC_MESSAGES/kinds.mo": "fr\n",
 }
@@ -429,10 +443,11 @@ x
 echo "post $1" >/usr/share/later-post
 %install
 mkdir -p %{buildroot}/usr/share/things
+: >%{buildroot}/usr/share/later-post
 echo later >%{buildroot}/usr/share/things/later
 %files
 /usr/share/things/later
-%ghost /usr/share/later-post
+%ghost %attr(0644,root,root) /usr/share/later-post
 """
 
 COMPS = """<?xml version="1.0" encoding="UTF-8"?>

@@ -58,6 +58,8 @@ ALLOWED = {
 ALLOWED_BELOW = ("/dev/", "/etc/dnf/", "/var/lib/dnf/", "/var/cache/dnf/", "/var/log/dnf.")
 """dnf makes no devices: who calls it has to. The rest is its own."""
 
+ACCOUNTS = ("/etc/group", "/etc/gshadow", "/etc/passwd", "/etc/shadow")
+
 # Of what the database holds: the number of a record and its second, both by the order of installation.
 BY_ORDER = {"INSTALLTIME", "DBINSTANCE"}
 
@@ -159,10 +161,8 @@ class TestTheRootRuns:
     def test_rpm_notices_what_is_changed(self, copy):
         (copy / "usr/share/things/first").write_text("other\n")
         (copy / "usr/bin/one").chmod(0o755)
-        done = subprocess.run(
-            ["chroot", copy, "/usr/bin/rpm", "-Va"], capture_output=True, text=True, check=False, env={"HOME": "/root"}
-        )
-        assert {line.split()[-1] for line in done.stdout.splitlines()} == {"/usr/share/things/first", "/usr/bin/one"}
+        found = inside(copy, "rpm -Va || true")
+        assert {line.split()[-1] for line in found} == {"/usr/share/things/first", "/usr/bin/one"}
 
     def test_scripts_and_triggers_left_what_they_should(self, roots):
         root = roots("box")
@@ -198,7 +198,7 @@ HOME = {}
 @pytest.fixture(scope="module", autouse=True)
 def homes(tmp_path_factory):
     """Homes whose settings let the host's rpm find the database of a root, and one to install a language only."""
-    for name, more in {"plain": "", "de": "%_install_langs de\n"}.items():
+    for name, more in {"plain": "", "de": "%_install_langs de_CH\n"}.items():
         home = tmp_path_factory.mktemp(f"home-{name}")
         (home / ".rpmmacros").write_text(f"%_dbpath /{DATABASE}\n{more}")
         HOME[name] = str(home)
@@ -300,6 +300,11 @@ def different(ours, theirs):
     """Return path -> (dnf's, ours) of what differs and may not."""
     wanted, found = dump_tree(str(theirs)), dump_tree(str(ours))
     assert len(wanted) > 100
+    for path in ACCOUNTS:
+        # One line for each, in the order in which the packages that make them were installed.
+        for root, tree in ((theirs, wanted), (ours, found)):
+            lines = sorted((root / path[1:]).read_text().splitlines())
+            tree[path] = " ".join([*tree[path].split()[:3], *lines])
     return {
         path: (wanted.get(path), found.get(path))
         for path in sorted(wanted.keys() | found.keys())
@@ -329,7 +334,7 @@ def without_time(header):
 
 
 def test_without_documentation_and_with_one_language_as_dnf_does(folder, dnf, tmp_path):
-    extra = 'docs = false\nlanguages = ["de"]\n'
+    extra = 'docs = false\nlanguages = ["de_CH"]\n'
     recipe = write_recipe(folder / "lean.toml", variant="essential", include=("kinds",), extra=extra)
     ours = build(recipe, tmp_path / "lean")
     specs = (*VARIANTS["essential"], "kinds")
@@ -342,11 +347,8 @@ def test_without_documentation_and_with_one_language_as_dnf_does(folder, dnf, tm
 
 
 class TestTheSameBytes:
-    @pytest.fixture(scope="class")
-    def tar(self, folder, tmp_path_factory):
-        return build(folder / "weak.toml", tmp_path_factory.mktemp("tar") / "weak.tar")
-
-    def test_again_elsewhere(self, folder, tar, tmp_path):
+    def test_again_elsewhere(self, folder, tmp_path):
+        tar = build(folder / "weak.toml", tmp_path / "weak.tar")
         words = [folder / "weak.toml", "-o", tmp_path / "again.tar", "--cache-dir", tmp_path / "cache"]
         built = rootfsbuild_elsewhere(*words, SOURCE_DATE_EPOCH=str(WHEN))
         assert built.status == 0, built.err
