@@ -30,7 +30,7 @@ class Both(Universe):
 
     def __init__(self, live: Universe, locked: Sequence[Package], *, filelists: bool) -> None:
         """Load all repositories of `live` again: it is left as it is. `filelists`: with every path of every package."""
-        super().__init__(live.placed, live.architecture, live._folder)  # noqa: SLF001 - another of this very class
+        super().__init__(live.placed, live.architecture, live.folder)
         if filelists:
             self.load_filelists()
         self.locked: dict[int, Package] = {}

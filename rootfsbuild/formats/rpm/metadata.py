@@ -61,7 +61,7 @@ class Universe:
         self.pool.set_flag(solv.Pool.POOL_FLAG_WHATPROVIDESWITHDISABLED, 1)
         # As the libsolv of RPM distributions is built: glibc.i686 and glibc.x86_64 can be there side by side.
         self.pool.set_flag(solv.Pool.POOL_FLAG_IMPLICITOBSOLETEUSESCOLORS, 1)
-        self._folder = folder
+        self.folder = folder
         self._repos: list[Any] = []
         for one in self.placed:
             repo = self.pool.add_repo(one.archive)
@@ -174,7 +174,7 @@ class Universe:
             del self._waiting[key]
             filelists = one.filelists() if callable(one.filelists) else one.filelists
             if filelists is not None:
-                read_filelists(repo, one.primary, filelists, self._folder)
+                read_filelists(repo, one.primary, filelists, self.folder)
                 news = True
         if news:
             self._prepare()

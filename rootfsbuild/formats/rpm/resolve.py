@@ -67,7 +67,7 @@ def resolve(request: Request, universe: Universe, groups: Groups = no_groups) ->
     universe.consider(request.exclude)
     wanted = read_request(request, universe, groups)
     solver, problems = _solve(universe, wanted, recommends=request.recommends)
-    if _paths_matter(universe, solver, problems, recommends=request.recommends) and universe.load_filelists():
+    if paths_matter(universe, solver, problems, recommends=request.recommends) and universe.load_filelists():
         solver, problems = _solve(universe, wanted, recommends=request.recommends)
     if problems:
         error = explain_conflict(universe, problems, wanted.wishes)
@@ -117,7 +117,7 @@ def _newest(universe: Universe, wanted: Wanted) -> Iterator[Any]:
         yield from universe.pool.best_solvables([universe.pool.id2solvable(one) for one in wish.options])
 
 
-def _paths_matter(universe: Universe, solver: Any, problems: Sequence[Any], *, recommends: bool) -> bool:
+def paths_matter(universe: Universe, solver: Any, problems: Sequence[Any], *, recommends: bool) -> bool:
     """Tell whether a path that only file lists hold could have changed what was decided.
 
     A package whose path nothing provides was either turned down for it, which is a decision, or never looked at; and
@@ -132,12 +132,12 @@ def _paths_matter(universe: Universe, solver: Any, problems: Sequence[Any], *, r
 
 def _plan(universe: Universe, wanted: Wanted, solver: Any, chosen: Sequence[Any]) -> tuple[Package, ...]:
     links = Links(universe, chosen)
-    reasons = _reasons(universe, wanted, solver, chosen, links)
+    reasons = find_reasons(universe, wanted, solver, chosen, links)
     names = {solvable.id: solvable.name for solvable in chosen}
-    return tuple(_package(universe, solvable, reasons[solvable.id], links, names) for solvable in chosen)
+    return tuple(make_package(universe, solvable, reasons[solvable.id], links, names) for solvable in chosen)
 
 
-def _reasons(
+def find_reasons(
     universe: Universe, wanted: Wanted, solver: Any, chosen: Sequence[Any], links: Links
 ) -> Mapping[int, Reason]:
     """Return why each package was chosen: the shortest way from a request, strict dependencies before weak ones."""
@@ -194,7 +194,8 @@ def _supplementing(
                 break
 
 
-def _package(universe: Universe, solvable: Any, reason: Reason, links: Links, names: Mapping[int, str]) -> Package:
+def make_package(universe: Universe, solvable: Any, reason: Reason, links: Links, names: Mapping[int, str]) -> Package:
+    """Return a package as a plan has it; `names` are those of all that is chosen, by libsolv's ids."""
     solv = universe.solv
     placed = universe.place(solvable)
     source = _SOURCE.fullmatch(solvable.lookup_sourcepkg() or "")

@@ -14,8 +14,8 @@ from rootfsbuild.errors import UsageError
 from rootfsbuild.formats.rpm.explain import explain_conflict, nearest
 from rootfsbuild.formats.rpm.links import Links
 from rootfsbuild.formats.rpm.locked import Both, relations
-from rootfsbuild.formats.rpm.resolve import INSTALL_ONLY, _package, _paths_matter, _reasons, resolve
-from rootfsbuild.formats.rpm.wanted import Wanted, Wish, _replaces, read_request
+from rootfsbuild.formats.rpm.resolve import INSTALL_ONLY, find_reasons, make_package, paths_matter, resolve
+from rootfsbuild.formats.rpm.wanted import Wanted, Wish, read_request, replaces
 from rootfsbuild.plan import Package, Reason, Request, Why
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _find_least(
     request: Request, locked: Sequence[Package], names: frozenset[str], metadata: Metadata, *, same_recipe: bool
 ) -> tuple[Package, ...]:
     found = _Upgrade(request, locked, names, metadata, same_recipe=same_recipe, filelists=False)
-    if _paths_matter(found.both, *found.first, recommends=request.recommends):
+    if paths_matter(found.both, *found.first, recommends=request.recommends):
         found = _Upgrade(request, locked, names, metadata, same_recipe=same_recipe, filelists=True)
     return found.run()
 
@@ -157,7 +157,7 @@ class _Upgrade:
         same = [one for one in wish.options if self._named(one) == wish.text]
         others = (one for one in wish.options if self._named(one) != wish.text)
         able = [
-            one for one in others if any(_replaces(pool.id2solvable(one), pool.id2solvable(old), key) for old in listed)
+            one for one in others if any(replaces(pool.id2solvable(one), pool.id2solvable(old), key) for old in listed)
         ]
         return replace(wish, options=(*same, *able))
 
@@ -332,7 +332,7 @@ class _Upgrade:
         ordered = self._order(needed) or self._order(selection.chosen) or list(needed.values())
         links = Links(self.both, ordered)
         wishes = Wanted((*self.wanted.wishes, *self.memories))
-        reasons = _reasons(self.both, wishes, selection.solver, ordered, links)
+        reasons = find_reasons(self.both, wishes, selection.solver, ordered, links)
         old = {_identity(package): package for package in self.locked}
         stays = {one.id: locked for one in ordered if (locked := old.get(self._identity(one))) is not None}
         kept = self._keep_reasons(ordered, stays, reasons, links)
@@ -340,7 +340,7 @@ class _Upgrade:
         return tuple(
             self._stay(one, stays[one.id], kept[one.id], links, names)
             if one.id in stays
-            else _package(self.both, one, kept[one.id], links, names)
+            else make_package(self.both, one, kept[one.id], links, names)
             for one in ordered
         )
 
@@ -392,7 +392,7 @@ class _Upgrade:
 
         twin = self.both.twins.get(locked, None if solvable.id in self.both.locked else solvable)
         if twin is not None:
-            listed = _package(self.both, twin, reason, links, {**names, twin.id: locked.name})
+            listed = make_package(self.both, twin, reason, links, {**names, twin.id: locked.name})
             locked = replace(locked, archive=listed.archive, suite=listed.suite, filename=listed.filename)
         return replace(
             locked,

@@ -150,12 +150,13 @@ def _obsoleters(universe: Universe, options: list[Any]) -> Iterator[Any]:
     for old in options:
         for solvable in pool.whatmatchessolvable(key, old):
             # libsolv also lists what obsoletes something that `old` provides, which for rpm replaces nothing.
-            if solvable.id not in seen and not universe.obstacle(solvable) and _replaces(solvable, old, key):
+            if solvable.id not in seen and not universe.obstacle(solvable) and replaces(solvable, old, key):
                 seen.add(solvable.id)
                 yield solvable
 
 
-def _replaces(solvable: Any, old: Any, key: int) -> bool:
+def replaces(solvable: Any, old: Any, key: int) -> bool:
+    """Tell whether a package names another, by name and version, in the relations of one kind (libsolv's `key`)."""
     for dependency in solvable.lookup_deparray(key):
         name, *rest = str(dependency).split()
         if name == old.name and (not rest or satisfies(old.evr, rest[0], rest[-1])):
