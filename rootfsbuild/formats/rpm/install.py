@@ -133,23 +133,18 @@ class _Installation:
             self.ground.idle()
 
     def _known(self, waiting: Sequence[Member], accounts: Accounts) -> Sequence[Member]:
-        """Return the first packages, up to the one whose owners another of them may bring."""
+        """Return the first packages, up to the one whose owners another may bring, or that has accounts to add.
+
+        What it adds must not be lost when the file of accounts that another brings is laid.
+        """
         for count, member in enumerate(waiting):
-            if count and _unknown(member, accounts):
+            if count and (_unknown(member, accounts) or _provided_accounts(member)):
                 return waiting[:count]
         return waiting
 
     def _create_accounts(self, members: Sequence[Member]) -> None:
         for member in members:
-            provides = [
-                f"{name.decode(errors='replace')} = {version.decode(errors='replace')}"
-                for name, version in zip(
-                    member.head.header.strings(tags.PROVIDENAME),
-                    member.head.header.strings(tags.PROVIDEVERSION),
-                    strict=True,
-                )
-                if version and name.startswith((b"user(", b"group(", b"groupmember("))
-            ]
+            provides = _provided_accounts(member)
             if provides:
                 create_accounts(self.inside, provides, member.label, self.ground.plan.epoch)
 
@@ -232,6 +227,16 @@ def _open(accounts: Accounts, skipped: Mapping[str, frozenset[int]], fd: int, la
 
 def _number(accounts: Accounts, user: bytes, group: bytes) -> tuple[int, int]:
     return accounts.users.get(user, 0), accounts.groups.get(group, 0)
+
+
+def _provided_accounts(member: Member) -> list[str]:
+    """Return the Provides of a package that carry lines of sysusers.d(5)."""
+    header = member.head.header
+    return [
+        f"{name.decode(errors='replace')} = {version.decode(errors='replace')}"
+        for name, version in zip(header.strings(tags.PROVIDENAME), header.strings(tags.PROVIDEVERSION), strict=True)
+        if version and name.startswith((b"user(", b"group(", b"groupmember("))
+    ]
 
 
 def _unknown(member: Member, accounts: Accounts) -> set[tuple[str, bytes]]:
