@@ -154,10 +154,6 @@ Summary: Users, groups and the shell's settings
 BuildArch: noarch
 %description -n setup
 x
-%post -n setup -p <lua>
-for _, name in ipairs { "/etc/shadow", "/etc/gshadow" } do
-  posix.chmod(name, "0000")
-end
 %files -n setup
 %verify(not md5 size mtime) %config(noreplace) /etc/passwd
 %verify(not md5 size mtime) %config(noreplace) /etc/group
@@ -223,6 +219,8 @@ rpm.execute("/sbin/ldconfig")
     "shadow-utils": ("Requires: setup", "", ""),
 }
 
+THREE = base64.b64encode(b'u three 403 "Number three" - -').decode()
+FOUR = base64.b64encode(b'u four 404 "Number four"').decode()
 TWO = base64.b64encode(b'u two 402 "Number two" /srv/two -').decode()
 
 EXTRAS = f"""
@@ -268,6 +266,27 @@ esac
 %files -n daemon-two
 %attr(0700,two,two) %dir /srv/two
 %attr(0600,two,two) /srv/two/data
+
+%package -n daemon-three
+Summary: Provides its user, and owns a file by it: only rpm from 4.19 on can install it
+BuildArch: noarch
+Provides: user(three) = {THREE}
+Provides: group(three)
+Requires: setup
+%description -n daemon-three
+x
+%files -n daemon-three
+%attr(0640,three,three) /usr/share/three
+
+%package -n daemon-four
+Summary: Provides a user that owns nothing
+BuildArch: noarch
+Provides: user(four) = {FOUR}
+Provides: group(four)
+Requires: setup
+%description -n daemon-four
+x
+%files -n daemon-four
 
 %package -n things
 Summary: Files that set off triggers
@@ -412,6 +431,7 @@ EXTRA_FILES = {
     "usr/share/things/second": "2\n",
     "usr/share/things/third": "3\n",
     "usr/share/shared": "the same in both\n",
+    "usr/share/three": "3\n",
     "usr/share/langpack": "words\n",
     "usr/share/kinds/file": "file\n",
     "usr/share/kinds/hard-a": "hard\n" * 100,

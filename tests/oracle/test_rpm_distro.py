@@ -333,6 +333,32 @@ def without_time(header):
     return [(item.tag, item.type, header.raw(item)) for item in header.items if item.tag != tags.INSTALLTIME]
 
 
+def test_users_that_packages_provide_are_there_before_their_files(folder, tmp_path):
+    # What rpm does from 4.19 on, which is not at hand here to compare with.
+    names = ("setup", "daemon-four", "daemon-three")
+    root = build(write_recipe(folder / "users.toml", variant="custom", include=names), tmp_path / "root")
+    users, groups, shadow = ((root / f"etc/{name}").read_text().splitlines() for name in ("passwd", "group", "shadow"))
+    assert {"root", "bin", "three", "four"} <= {line.partition(":")[0] for line in users}
+    assert "three:x:403:403:Number three:/:/usr/sbin/nologin" in users
+    assert "four:x:404:404:Number four:/:/usr/sbin/nologin" in users
+    assert {"three:x:403:", "four:x:404:"} <= set(groups)
+    assert f"four:!*:{WHEN // 86400}::::::" in shadow
+    three = os.lstat(root / "usr/share/three")
+    assert (three.st_uid, three.st_gid) == (403, 403)
+
+
+def test_a_user_that_owns_nothing_outlives_the_file_of_users(folder, tmp_path):
+    recipe = write_recipe(folder / "user.toml", variant="custom", include=("setup", "daemon-four"))
+    root = build(recipe, tmp_path / "root")
+    assert [line[:6] for line in (root / "etc/passwd").read_text().splitlines()] == [
+        "root:x",
+        "bin:x:",
+        "mail:x",
+        "nobody",
+        "four:x",
+    ]
+
+
 def test_without_documentation_and_with_one_language_as_dnf_does(folder, dnf, tmp_path):
     extra = 'docs = false\nlanguages = ["de_CH"]\n'
     recipe = write_recipe(folder / "lean.toml", variant="essential", include=("kinds",), extra=extra)
